@@ -1,0 +1,55 @@
+# Every target sets up what it needs first; nothing is done twice.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+DONE := .venv/.done
+NATIVE := CMakeLists.txt setup.py pygan/ops/source_hash.py $(shell find csrc -type f)
+
+.PHONY: setup reproduce smoke check test test-all bench lint clean
+
+setup: $(DONE)/assets
+
+$(DONE)/venv:
+	$(PYTHON) -m venv .venv
+	mkdir -p $(DONE)
+	touch $@
+
+# torch comes first, so that the package finds it and builds pygan._C against it.
+$(DONE)/torch: constraints.txt | $(DONE)/venv
+	$(BIN)/python -m pip install -c constraints.txt torch torchvision
+	touch $@
+
+$(DONE)/package: pyproject.toml $(NATIVE) $(DONE)/torch
+	$(BIN)/python -m pip install -c constraints.txt -e '.[workflow,networks,test]'
+	touch $@
+
+$(DONE)/assets: pygan/assets.py $(DONE)/package
+	$(BIN)/pygan assets install
+	touch $@
+
+check: setup
+	$(BIN)/pygan check config/config.yaml
+
+reproduce: check
+	$(BIN)/snakemake --cores all reproduce
+
+smoke: setup
+	$(BIN)/pygan check config/smoke.yaml
+	$(BIN)/snakemake --cores all reproduce --configfile config/smoke.yaml
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python bench/data.py
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --lint
+
+clean:
+	rm -rf build dist *.egg-info pygan/_C.*.so .venv .pytest_cache .ruff_cache .hypothesis

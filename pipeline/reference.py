@@ -1,0 +1,44 @@
+"""Stage `reference`: the metric network's features of the real pictures, once per data set."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.cli import run_stage
+
+
+def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> None:
+    """Extract features of every split.
+
+    Args:
+        spec: `config` holds `dataset` and the metric `network`.
+        inputs: the stores `train`, `validation` and `test`.
+        out: gets `features.safetensors` (one float32 `[N, D]` per split, order of the store) and `reference.json`.
+    """
+    import numpy as np
+    import torch
+
+    from pygan.checkpoint import write_json, write_tensors
+    from pygan.context import Context
+    from pygan.data.store import Store
+    from pygan.metrics.base import RESIZE, extract, network_spec
+
+    config, features = spec["config"], {}
+    network = network_spec(config["network"], "evaluate.network").build(Context(resolution=0))
+    for split in ("train", "validation", "test"):
+        store = Store(inputs[split][0])
+        features[split] = extract(torch.from_numpy(store.read(np.arange(len(store)))), network)
+    write_tensors(out / "features.safetensors", features)
+    write_json(
+        out / "reference.json",
+        {
+            "dataset": config["dataset"],
+            "network": f"{network.name} {network.resolution}px",
+            "network_sha256": network.sha256,
+            "resize": RESIZE,
+            "counts": {split: len(value) for split, value in features.items()},
+        },
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,73 @@
+"""What the parts of a run tell each other: the surroundings at build time and the state of one training step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pygan.draws import Draws
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What `Spec.build` may need to know about the run around it."""
+
+    resolution: int
+    """Side of the square pictures, pixels."""
+    channels: int = 3
+    """Colour channels of a picture."""
+    num_classes: int = 0
+    """0: unconditional."""
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    frozen: tuple[nn.Module, ...] = ()
+    """Frozen pretrained networks for the vision-aided heads, in the order of the probe's choice."""
+
+
+@dataclass
+class Step:
+    """What the loop has in one phase ("D" or "G") of one step; a term takes the fields it needs by name.
+
+    Pictures are float32 `[N, C, H, W]` in [-1, 1]; labels int64 `[N]` or None (unconditional); logits are lists with
+    one tensor per discriminator head, `[N]`, or `[T, N]` for a head with T outputs whose losses are averaged.
+    """
+
+    phase: str
+    step: int
+    nimg: int
+    G: nn.Module
+    D: nn.ModuleList
+    index: Tensor
+    """int64 `[N]`: the global sample indices of this batch."""
+    seed: int
+    real_img: Tensor | None = None
+    real_c: Tensor | None = None
+    gen_z: Tensor | None = None
+    gen_c: Tensor | None = None
+    gen_img: Tensor | None = None
+    real_logits: list[Tensor] | None = None
+    gen_logits: list[Tensor] | None = None
+
+    def due(self, every: int) -> bool:
+        """True on every `every`-th step, the first one excluded."""
+        return self.step % every == every - 1
+
+    def draws(self, stream: str) -> Draws:
+        """Random draws for this batch's samples, named after `stream` and the phase."""
+        return Draws(self.seed, f"{stream}/{self.phase}", self.index)
+
+
+class Regularizer(Protocol):
+    """A term of a loss: called in the phases it lists, on the steps that are due."""
+
+    phases: tuple[str, ...]
+    """Subset of ("D", "G")."""
+    every: int
+    """Evaluated on every `every`-th step and weighted by `every` (lazy regularization)."""
+
+    def __call__(self, step: Step) -> Tensor:
+        """Return the scalar penalty to add to the loss of `step.phase`."""
+        ...

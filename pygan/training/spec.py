@@ -1,0 +1,57 @@
+"""How long and how fast a GAN is trained."""
+
+from pydantic import Field, model_validator
+
+from pygan.spec import spec
+
+
+@spec
+class TrainingSpec:
+    """Budget, optimizers, average and records of one training."""
+
+    batch: int = Field(default=32, ge=2)
+    """Real pictures per discriminator step."""
+    g_batch: int | None = Field(default=None, ge=1)
+    """Generated pictures per generator step; None: `batch`."""
+    d_steps: int = Field(default=1, ge=1)
+    """Discriminator steps per generator step."""
+    total_nimg: int = Field(default=57_600, ge=1)
+    """Real pictures shown to the discriminator in all, repetitions counted."""
+    snapshots: tuple[int, ...] = (0, 57_600)
+    """Image counts at which networks and a sample grid are written; the last one is the trained model."""
+    g_lr: float = Field(default=1e-3, gt=0)
+    """Adam learning rate of G."""
+    d_lr: float = Field(default=1e-3, gt=0)
+    """Adam learning rate of every discriminator."""
+    betas: tuple[float, float] = (0.5, 0.99)
+    """Adam moments, G and D."""
+    ema_halflife_kimg: float = Field(default=7.4, gt=0)
+    """Half-life of the moving average of G, thousands of pictures."""
+    ema_rampup: float | None = Field(default=0.08, gt=0)
+    """Cap the half-life at this fraction of the pictures seen; None: no ramp (StyleGAN2-ADA uses 0.05)."""
+    standing_batches: int = Field(default=8, ge=0)
+    """Batches that re-estimate the batch-normalization statistics of the averaged G; 0: G's running statistics."""
+    tick_nimg: int = Field(default=3_200, ge=1)
+    """Pictures between two lines of statistics."""
+    checkpoint_nimg: int = Field(default=9_600, ge=1)
+    """Pictures between two resumable checkpoints."""
+    monitor_images: int = Field(default=100, ge=1)
+    """Training, held-out and generated pictures on which the logits are recorded at each tick."""
+
+    @property
+    def nimg_per_step(self) -> int:
+        """Real pictures per iteration: discriminator steps times batch."""
+        return self.batch * self.d_steps
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainingSpec":
+        for name in ("snapshots", "total_nimg", "tick_nimg", "checkpoint_nimg"):
+            values = getattr(self, name)
+            for value in values if isinstance(values, tuple) else (values,):
+                if value % self.nimg_per_step:
+                    raise ValueError(f"{name}: got {value}, expected a multiple of batch x d_steps = {self.nimg_per_step}")
+        if not self.snapshots or list(self.snapshots) != sorted({*self.snapshots}):
+            raise ValueError(f"snapshots: got {list(self.snapshots)}, expected increasing image counts")
+        if self.snapshots[-1] != self.total_nimg:
+            raise ValueError(f"snapshots: the last one is {self.snapshots[-1]}, expected total_nimg {self.total_nimg}")
+        return self

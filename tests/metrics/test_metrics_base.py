@@ -1,0 +1,120 @@
+"""The common ground of the metrics: clean-fid's resize, features that depend on the picture alone, checks, records."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pygan.errors import ConfigError, NumericalError
+from pygan.features.frozen import FrozenNetwork
+from pygan.metrics.base import extract, network_spec, prepared, protocol_record, resize_clean
+
+
+class _Tiny(FrozenNetwork):
+    """A strided convolution on 24x24 pictures; features overflow where `gain` is too large."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__("tiny", resolution=24, channels=(16,), mean=(0.0,) * 3, std=(255.0,) * 3, sha256=None)
+        self.conv = nn.Conv2d(3, 16, 5, 2)
+        self.gain = gain
+        self.freeze()
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        return [self.conv(x)]
+
+    def _vector(self, x: Tensor) -> Tensor:
+        return self.conv(x).mean((2, 3)) * self.gain
+
+
+def _black_and_white(n: int, side: int = 32) -> Tensor:
+    return torch.where(_images(n, side) > 127, 255, 0).to(torch.uint8)
+
+
+def _images(n: int, side: int = 32) -> Tensor:
+    return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+
+
+@pytest.mark.parametrize(("side_in", "side_out"), [(32, 128), (32, 299), (64, 32), (37, 100), (200, 128), (48, 48)])
+def test_resize_equals_clean_fid(side_in: int, side_out: int) -> None:
+    resize = pytest.importorskip("cleanfid.resize").make_resizer("PIL", False, "bicubic", (side_out, side_out))
+    images = torch.cat([_images(2, side_in), _black_and_white(2, side_in)])  # the last two overshoot
+    expected = torch.stack([torch.tensor(resize(x.permute(1, 2, 0).numpy())).permute(2, 0, 1) for x in images])
+    result = resize_clean(images, side_out)
+    assert result.dtype == torch.float32 and result.shape == (4, 3, side_out, side_out)
+    assert float((result - expected).abs().max()) <= 1e-4
+
+
+def test_resize_takes_pictures_that_are_not_square() -> None:
+    image_module = pytest.importorskip("PIL.Image")
+    image = _images(1, 40)[0, 0, :20]  # [20, 40]
+    pil = image_module.fromarray(image.float().numpy()).resize((16, 16), image_module.Resampling.BICUBIC)
+    expected = torch.tensor(np.asarray(pil)).clamp(0, 255)
+    torch.testing.assert_close(resize_clean(image[None, None], 16)[0, 0], expected, rtol=0, atol=1e-4)
+
+
+def test_resize_keeps_flat_pictures_flat_and_stays_in_range() -> None:
+    assert torch.allclose(resize_clean(torch.full((1, 3, 32, 32), 200, dtype=torch.uint8), 77), torch.tensor(200.0))
+    extremes = resize_clean(_black_and_white(3), 99)
+    assert float(extremes.min()) == 0 and float(extremes.max()) == 255
+
+
+def test_resize_refuses_floats() -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        resize_clean(torch.zeros(1, 3, 8, 8), 16)
+
+
+def test_features_do_not_depend_on_batch_or_order() -> None:
+    network, images = _Tiny(), _images(23)
+    rows = extract(images, network, batch=5)
+    assert rows.shape == (23, 16) and rows.dtype == torch.float32
+    assert torch.equal(extract(images.flip(0), network, batch=5).flip(0), rows)
+    assert torch.equal(extract(images[:7], network, batch=5), rows[:7])
+    torch.testing.assert_close(extract(images, network, batch=23), rows, rtol=1e-5, atol=1e-6)
+
+
+def test_features_are_those_of_the_network_on_the_resized_picture() -> None:
+    network, images = _Tiny(), _images(3)
+    expected = network.pooled(resize_clean(images, 24) / 127.5 - 1)
+    torch.testing.assert_close(extract(images, network), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_features_that_overflow_are_an_error() -> None:
+    with pytest.raises(NumericalError, match="tiny: 3 of 3"):
+        extract(_images(3), _Tiny(float("inf")))
+
+
+def test_prepared_orders_by_content() -> None:
+    real, gen = torch.randn(20, 6), torch.randn(30, 6)
+    first = prepared(real, gen)
+    second = prepared(real.flip(0), gen[torch.randperm(30)])
+    assert all(torch.equal(a, b) and a.dtype == torch.float64 for a, b in zip(first, second, strict=True))
+    assert torch.equal(first[0].sort(0).values, real.double().sort(0).values)
+
+
+def test_prepared_refuses_what_cannot_be_compared() -> None:
+    good = torch.randn(5, 6)
+    with pytest.raises(ValueError, match="expected features"):
+        prepared(good, torch.randn(5, 7))
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        prepared(good, good[:1])
+    bad = good.clone()
+    bad[1, 2] = float("inf")
+    with pytest.raises(NumericalError, match="generated features: 1 of 5"):
+        prepared(good, bad)
+
+
+def test_network_spec_takes_metric_networks_and_the_bank() -> None:
+    assert network_spec({"kind": "mobilenet_v2", "resolution": 64}, "evaluate.network").resolution == 64
+    assert network_spec({"kind": "hed_vgg16"}).kind == "hed_vgg16"
+    with pytest.raises(ConfigError, match=r"evaluate\.network\.kind: got 'inception'"):
+        network_spec({"kind": "inception"}, "evaluate.network")
+    with pytest.raises(ConfigError, match=r"evaluate\.network\.resolution"):
+        network_spec({"kind": "mobilenet_v2", "resolution": 7}, "evaluate.network")
+
+
+def test_the_record_is_json() -> None:
+    record = protocol_record(_Tiny(), n_real=3, n_gen=4, reference_split="test", seed=5)
+    assert json.loads(json.dumps(record)) == record
+    assert record["network"] == "tiny 24px" and record["reference_split"] == "test" and "torch" in record["versions"]

@@ -1,0 +1,185 @@
+"""The study file: what is accepted, and that every refusal names the key."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from pipeline import schema
+from pygan import assets, config
+from pygan.cli import app
+from pygan.config import check_files, load
+from pygan.errors import ConfigError, MissingInput
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = sorted((ROOT / "config").rglob("*.yaml"))
+Edit = Callable[[dict], None]
+
+
+@pytest.fixture
+def smoke() -> dict:
+    return json.loads(json.dumps(yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_studies_are_valid(path: Path) -> None:
+    study = load(path)
+    assert study.runs
+    assert config.parse_study(study.plain()) == study
+
+
+def test_the_schema_file_is_the_one_of_the_code() -> None:
+    assert schema.TARGET.read_text() == schema.text(), "run `python -m pipeline.schema`"
+    assert next(iter(yaml.safe_load(schema.TARGET.read_text()))) == "$schema"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_snakemake_fills_in_the_same_defaults(path: Path) -> None:
+    utils = pytest.importorskip("snakemake.utils")
+    values = json.loads(json.dumps(yaml.safe_load(path.read_text())))
+    utils.validate(values, str(schema.TARGET))
+    assert values == load(path).plain()
+
+
+def at(keys: str, value: object) -> Edit:
+    """An edit that sets `runs.base.loss` and the like."""
+
+    def edit(values: dict) -> None:
+        *path, last = (int(key) if key.isdigit() else key for key in keys.split("."))
+        for key in path:
+            values = values[key]
+        values[last] = value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (at("seed", 1), "seed: unknown key, did you mean 'seeds'?"),
+        (at("runs.base.training.bach", 1), "runs.base.training.bach: unknown key, did you mean 'batch'?"),
+        (at("runs.base.base.g_chanels", 1), "runs.base.base.g_chanels: unknown key, did you mean 'g_channels'?"),
+        (at("runs.base.regularizers.0.gama", 1), "runs.base.regularizers.0.gama: unknown key, did you mean 'gamma'?"),
+        (at("runs.base.training.batch", "many"), "runs.base.training.batch: got 'many', expected a valid integer"),
+        (at("runs.base.training.batch", True), "runs.base.training.batch: got True, expected a valid integer"),
+        (at("runs.base.training.g_lr", "1e-3"), "YAML reads 1e-3 as text: write 0.001"),
+        (at("runs.base.training.g_lr", -1), "runs.base.training.g_lr: got -1, expected greater than 0"),
+        (at("runs.base.training.snapshots", [0, 320]), "runs.base.training: snapshots: the last one is 320"),
+        (at("runs.base.loss", "hing"), "runs.base.loss: got 'hing', did you mean 'hinge'?"),
+        (at("runs.base.base", {"kind": "dcgam"}), "runs.base.base.kind: got 'dcgam', did you mean 'dcgan'?"),
+        (at("runs.base.base", {}), "runs.base.base: got {}, expected a mapping with the key 'kind'"),
+        (at("runs.ticket.augment", {"policy": ["color"]}), "expected a mapping with the key 'kind' (one of diffaug)"),
+        (at("runs.base.base", None), "runs.base.base: got None"),
+        (at("runs.base.subset", {"kind": "n_shot"}), "runs.base.subset.n: the key is missing"),
+        (at("runs.base.dataset", "lend"), "runs.base.dataset: got 'lend', did you mean 'land'?"),
+        (at("runs.a/b", {}), "runs.a/b: a name is made of letters, digits and . _ -"),
+        (at("datasets.land.resolution", 30), "runs.base.base:"),
+        (at("bank.0", {"kind": "mobilenet_v2"}), "bank.0.kind: mobilenet_v2 judges the results"),
+        (at("bank.1", {"kind": "efficientnet_lite0"}), "bank.1: efficientnet_lite0 is in the bank already"),
+        (at("evaluate.network", {"kind": "hed_vgg16"}), "evaluate.network: hed_vgg16 is in the bank"),
+        (at("seeds", [0, 0]), "seeds: got [0, 0], expected every seed once"),
+        (at("seeds", []), "seeds: got []"),
+        (at("bank", []), "vision_aided asks for 1 networks, but `bank` lists 0"),
+        (at("runs.vision_aided.continues", None), "runs.vision_aided.continues: a vision_aided run needs it"),
+        (at("runs.vision_aided.continues.run", "bse"), "continues.run: got 'bse', did you mean 'base'?"),
+        (at("runs.vision_aided.continues.nimg", 160), "base lists no snapshot at 160 images"),
+        (at("runs.vision_aided.continues.nimg", 640), "total_nimg: got 640, expected more than 640"),
+        (at("runs.vision_aided.base.g_channels", 16), "base has another `base` than vision_aided"),
+        (at("runs.base.continues", {"run": "vision_aided", "nimg": 320}), "is a circle"),
+        (at("runs.ticket.ticket.found_in", "ticket"), "ticket -> ticket is a circle"),
+        (at("runs.ticket.ticket.rewind_nimg", 160), "base lists no snapshot at 160 images"),
+        (at("runs.base.discriminators", [{"kind": "vision_aided"}]), "expected `plain` first and once"),
+        (at("anchors.untrained", "vision_aided"), "anchors.untrained: vision_aided writes no snapshot at 0 images"),
+        (at("anchors.real", "sea"), "anchors.real: got 'sea', expected one of land"),
+        (at("claims.0.arm", "vision"), "claims.0.arm: got 'vision', did you mean 'vision_aided'?"),
+        (at("claims.0.against", "vision_aided"), "claims.0.against: 'vision_aided' cannot be compared with itself"),
+        (at("claims.0.method", "lottery"), "claims.0.method: got 'lottery', expected one of"),
+        (at("claims.0.metric", "fd_mobilenet"), "claims.0.metric: got 'fd_mobilenet', did you mean 'fd_mobilenet_v2'?"),
+    ],
+)
+def test_a_mistake_is_refused_with_its_key(smoke: dict, edit: Edit, words: str, tmp_path: Path) -> None:
+    edit(smoke)
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(smoke))
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: a\nname: b\n", "line 2: the key 'name' is there twice"),
+        ("runs: {base: {dataset: a, dataset: b}}\n", "the key 'dataset' is there twice"),
+        ("runs:\n  no: {}\n", "line 2: the key 'no' is read as False, put it in quotes"),
+        ("runs:\n\tbase: 1\n", "line 2: not YAML"),
+        ("runs: [\n", "not YAML"),
+        ("- 1\n", "the study: got"),
+        ("", "the study: got"),
+    ],
+)
+def test_yaml_pitfalls(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"study\.yaml: ") as caught:
+        load(path)
+    assert words in str(caught.value)
+
+
+def test_anchors_and_merged_keys_are_no_duplicates(tmp_path: Path) -> None:
+    text = (ROOT / "config" / "smoke.yaml").read_text()
+    assert "<<: *base" in text
+    path = tmp_path / "study.yaml"
+    path.write_text(text.replace("<<: *base", "<<: *base\n    loss: hinge", 1))
+    assert load(path).runs["ticket"].dataset == "land"
+
+
+def test_the_same_start_as_another_run_is_a_vision_aided_run_from_the_beginning(smoke: dict) -> None:
+    smoke["runs"]["vision_aided"]["continues"]["nimg"] = 0
+    config.check_combinations(config.parse_study(smoke))
+
+
+def test_a_missing_asset_is_named_with_the_command(smoke: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "_locate", lambda entry: None)
+    with pytest.raises(MissingInput, match="pygan assets install"):
+        check_files(config.parse_study(smoke))
+
+
+def test_check_ends_with_the_exit_codes(smoke: dict, tmp_path: Path) -> None:
+    runner = CliRunner()
+    path = tmp_path / "study.yaml"
+    smoke["sedes"] = 1
+    path.write_text(yaml.safe_dump(smoke))
+    result = runner.invoke(app, ["check", str(path)])
+    assert result.exit_code == 78
+    assert result.output == f"error: {path}: sedes: unknown key, did you mean 'seeds'?\n"
+    assert runner.invoke(app, ["check", str(tmp_path / "none.yaml")]).exit_code == 66
+
+    del smoke["sedes"]
+    smoke["datasets"]["land"]["source"] = {"kind": "folder", "path": str(tmp_path / "no_pictures")}
+    path.write_text(yaml.safe_dump(smoke))
+    result = runner.invoke(app, ["check", str(path)])
+    assert result.exit_code in (65, 66)
+    assert "no_pictures" in result.output
+
+
+def test_clean_keeps_the_newest_and_the_held(tmp_path: Path) -> None:
+    for age, name in enumerate(("newest", "held", "old", "older")):
+        job = tmp_path / "train" / name
+        job.mkdir(parents=True)
+        (job / "lock").write_text("")
+        (job / "state").write_bytes(b"x" * 2**20)
+        os.utime(job / "lock", (1000 - age, 1000 - age))
+    with (tmp_path / "train" / "held" / "lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        result = CliRunner().invoke(app, ["clean", "--keep", "1", "--work", str(tmp_path)])
+    assert result.exit_code == 0
+    assert result.output == "2.0 MiB freed\n"
+    assert sorted(path.name for path in (tmp_path / "train").iterdir()) == ["held", "newest"]

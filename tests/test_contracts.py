@@ -1,0 +1,86 @@
+"""What every kind must do, whichever it is: build from defaults, finite values, repeatable, gradients on its side only."""
+
+import importlib
+
+import pytest
+import torch
+from torch import nn
+
+from pygan import augment, discriminators, metrics, networks, regularizers
+from pygan.context import Context, Step
+from pygan.draws import Draws
+from pygan.errors import ConfigError
+from pygan.spec import load_spec
+
+CTX = Context(resolution=16)
+SMALL = {"z_dim": 8, "g_channels": 4, "d_channels": 4}
+
+
+def plain_game() -> tuple[nn.Module, nn.ModuleList]:
+    torch.manual_seed(0)
+    base = load_spec("pygan.networks", {"kind": "dcgan", **SMALL})
+    D = load_spec("pygan.discriminators", {"kind": "plain"}).build(CTX, base.discriminator(CTX), None)
+    return base.generator(CTX), nn.ModuleList([D])
+
+
+def make_step(phase: str) -> Step:
+    G, D = plain_game()
+    index = torch.arange(4)
+    step = Step(phase=phase, step=0, nimg=4, G=G, D=D, index=index, seed=0)
+    step.real_img = torch.rand(4, 3, 16, 16) * 2 - 1
+    step.gen_z = step.draws("z").normal(8)
+    step.gen_img = G(step.gen_z)
+    return step
+
+
+@pytest.mark.parametrize("kind", regularizers.KINDS)
+def test_a_regularizer_is_a_finite_scalar_that_moves_its_own_side(kind):
+    torch.manual_seed(1)
+    term = load_spec("pygan.regularizers", {"kind": kind}).build(CTX)
+    for phase in term.phases:
+        step = make_step(phase)
+        trained, other = (step.D, step.G) if phase == "D" else (step.G, step.D)
+        other.requires_grad_(False)
+        value = term(step)
+        assert value.shape == () and value.isfinite()
+        value.backward()
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in trained.parameters())
+        assert all(p.grad is None for p in other.parameters())
+
+
+@pytest.mark.parametrize("kind", augment.KINDS)
+def test_an_augmentation_keeps_shapes_and_repeats(kind):
+    aug = load_spec("pygan.augment", {"kind": kind}).build(CTX)
+    img = torch.rand(6, 3, 16, 16)
+    once, again = (aug(img, Draws(0, "a", torch.arange(6))) for _ in range(2))
+    assert once.shape == img.shape and once.isfinite().all()
+    assert torch.equal(once, again)
+    assert not torch.equal(once, aug(img, Draws(1, "a", torch.arange(6))))
+
+
+@pytest.mark.parametrize("kind", metrics.KINDS)
+def test_a_metric_reports_value_interval_and_protocol(kind):
+    metric = load_spec("pygan.metrics", {"kind": kind}).build()
+    real, gen = (torch.randn(60, 8, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    once, again = metric.compute(real, gen), metric.compute(real, gen)
+    assert once == again
+    for result in once.values():
+        assert {"value", "interval", "protocol"} <= result.keys()
+        assert isinstance(result["protocol"], str)
+
+
+PACKAGES = (augment, discriminators, metrics, networks, regularizers)
+
+
+@pytest.mark.parametrize(("package", "kind"), [(p.__name__, k) for p in PACKAGES for k in p.KINDS])
+def test_a_kind_refuses_unknown_keys_by_name(package, kind):
+    assert load_spec(package, {"kind": kind}).kind == kind
+    with pytest.raises(ConfigError, match="slot.gama"):
+        load_spec(package, {"kind": kind, "gama": 1}, "slot")
+
+
+@pytest.mark.parametrize("package", [p.__name__ for p in PACKAGES])
+def test_an_unknown_kind_lists_the_known_ones(package):
+    kinds = importlib.import_module(package).KINDS
+    with pytest.raises(ConfigError, match=f"slot.kind: got 'nothing', expected one of {', '.join(kinds)}"):
+        load_spec(package, {"kind": "nothing"}, "slot")

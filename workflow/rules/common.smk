@@ -1,0 +1,269 @@
+# The job graph of a study, as names of files and slices of the configuration.
+#
+# Every rule has one parameter, the canonical JSON of its stage (pipeline/provenance.py). A slice holds what the job's
+# result depends on and nothing else, so editing one run in the YAML leaves the others alone.
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir).parent))
+
+from pipeline.provenance import raw_digest, stage_json
+
+# Rules say `python` and mean the one that runs Snakemake, whether or not its environment is activated.
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+)
+
+RESULTS = config["output"]
+LOGS = f"{RESULTS}/logs"
+BENCHMARKS = f"{RESULTS}/benchmarks"
+SEEDS = config["seeds"]
+RUNS = config["runs"]
+ANCHORS = {name: subject for name, subject in config["anchors"].items() if subject}
+
+
+wildcard_constraints:
+    dataset=r"[^/]+",
+    run=r"[^/@]+",
+    seed=r"\d+",
+    round=r"\d+",
+    anchor="untrained|pca_gaussian",
+
+
+# Runs and their trainings.
+
+
+def rounds_of(run):
+    ticket = RUNS[run]["ticket"]
+    return ticket["rounds"] if ticket else 0
+
+
+def jobs_of(run):
+    """The trainings of a run: RUN@R is the one with the mask of round R that the next round prunes."""
+    return [*(f"{run}@{number}" for number in range(1, rounds_of(run))), run]
+
+
+def run_of(job):
+    return job.partition("@")[0]
+
+
+def dataset_of(job):
+    return RUNS[run_of(job)]["dataset"]
+
+
+def round_of(job):
+    """The round whose mask a training wears; 0 for none."""
+    run, _, number = job.partition("@")
+    return int(number) if number else rounds_of(run)
+
+
+def heads_of(run):
+    """How many networks of the bank join the discriminator; 0 means that the run needs no probe."""
+    return sum(
+        d["count"] for d in RUNS[run]["discriminators"] if d["kind"] == "vision_aided"
+    )
+
+
+def start_of(run):
+    """The run and image count whose snapshot a training starts from; None starts from its own initialization."""
+    start, ticket = RUNS[run]["continues"], RUNS[run]["ticket"]
+    if start:
+        return start["run"], start["nimg"]
+    return (
+        (ticket["found_in"], ticket["rewind_nimg"])
+        if ticket and ticket["rewind_nimg"]
+        else None
+    )
+
+
+JOBS = [job for run in RUNS for job in jobs_of(run)]
+PRIORITY = {run: len(RUNS) - place for place, run in enumerate(RUNS)}
+
+
+# Files of a job.
+
+
+def data(dataset, *names):
+    return [f"{RESULTS}/data/{dataset}/{name}" for name in names]
+
+
+def stores(dataset, *splits):
+    """LMDB stores: their manifest is the input whose content counts, so their times do not."""
+    return [
+        ancient(path) for path in data(dataset, *(f"{split}.lmdb" for split in splits))
+    ]
+
+
+def reference(dataset):
+    return f"{RESULTS}/reference/{dataset}/features.safetensors"
+
+
+def trained(job, seed, *names):
+    return [f"{RESULTS}/train/{job}/seed{seed}/{name}" for name in names]
+
+
+def snapshots(job, seed, nimgs, suffix="safetensors"):
+    return trained(job, seed, *(f"snapshots/{nimg:09d}.{suffix}" for nimg in nimgs))
+
+
+def nimgs_of(job):
+    """The snapshots that a training writes: those after its start."""
+    run = run_of(job)
+    start = start_of(run)
+    return [
+        nimg
+        for nimg in RUNS[run]["training"]["snapshots"]
+        if not start or nimg > start[1]
+    ]
+
+
+def candidates(run):
+    """The image counts among which the validation split selects."""
+    nimgs = nimgs_of(run)
+    return (
+        nimgs[len(nimgs) // 2 :]
+        if config["select"]["candidates"] == "last half"
+        else nimgs
+    )
+
+
+def masks(run, seed, number, name="mask.safetensors"):
+    return [f"{RESULTS}/masks/{run}/seed{seed}/round{number}/{name}"] if number else []
+
+
+def per_seed(make, names):
+    """The files that `make(name, seed)` lists, for every name and seed."""
+    return [path for name in names for seed in SEEDS for path in make(name, seed)]
+
+
+# Inputs that not every job has.
+
+
+def first_snapshot(run, seed):
+    start = start_of(run)
+    return snapshots(start[0], seed, [start[1]]) if start else []
+
+
+def first_record(run, seed):
+    start = start_of(run)
+    return trained(start[0], seed, "run.json") if start else []
+
+
+def probed(run, seed):
+    return (
+        [checkpoints.probe.get(run=run, seed=seed).output.probe]
+        if heads_of(run)
+        else []
+    )
+
+
+def pruning_input(run, seed, number):
+    before = f"{run}@{number - 1}" if number > 1 else RUNS[run]["ticket"]["found_in"]
+    return {
+        "snapshot": snapshots(before, seed, nimgs_of(before)[-1:]),
+        "mask": masks(run, seed, number - 1),
+    }
+
+
+def anchor_input(anchor, seed):
+    run = ANCHORS[anchor]
+    dataset = RUNS[run]["dataset"]
+    untrained = anchor == "untrained"
+    return {
+        "manifest": data(dataset, "manifest.json"),
+        "train": [] if untrained else stores(dataset, "train"),
+        "snapshot": snapshots(run, seed, [0]) if untrained else [],
+        "features": reference(dataset),
+    }
+
+
+def anchor_metrics(anchor):
+    if anchor == "real":
+        return [f"{RESULTS}/anchors/real/metrics.json"]
+    return [f"{RESULTS}/anchors/{anchor}/seed{seed}/metrics.json" for seed in SEEDS]
+
+
+# Slices of the configuration.
+
+
+def bank_of(run, seed):
+    """The entries of the bank that the probe chose: the others are no concern of the training."""
+    chosen = [
+        name
+        for path in probed(run, seed)
+        for name in json.loads(Path(path).read_text())["chosen"]
+    ]
+    return [entry for entry in config["bank"] if entry["kind"] in chosen]
+
+
+def data_stage(name):
+    dataset = config["datasets"][name]
+    return stage_json(
+        "prepare_data", {"name": name, **dataset}, raw=raw_digest(dataset["source"])
+    )
+
+
+def reference_stage(dataset):
+    return stage_json(
+        "reference", {"dataset": dataset, "network": config["evaluate"]["network"]}
+    )
+
+
+def training_stage(job, seed):
+    run = run_of(job)
+    names = {"run": run, "seed": int(seed), "bank": bank_of(run, seed)}
+    return stage_json("train", {**RUNS[run], **names}, threads=config["threads"])
+
+
+def probe_stage(run, seed):
+    names = {
+        "run": run,
+        "seed": int(seed),
+        "base": RUNS[run]["base"],
+        "subset": RUNS[run]["subset"],
+    }
+    probe = {"probe": config["probe"], "bank": config["bank"], "count": heads_of(run)}
+    return stage_json("probe", {**names, **probe})
+
+
+def pruning_stage(run, seed, number):
+    names = {"run": run, "seed": int(seed), "round": int(number)}
+    return stage_json("prune_round", {**names, "ticket": RUNS[run]["ticket"]})
+
+
+def select_stage(run, seed):
+    names = {
+        "run": run,
+        "seed": int(seed),
+        "base": RUNS[run]["base"],
+        "network": config["evaluate"]["network"],
+    }
+    select = {key: config["select"][key] for key in ("metric", "n_gen")}
+    return stage_json("select", {**names, **select})
+
+
+def evaluate_stage(subject, run, seed):
+    fields = {key: RUNS[run][key] for key in ("dataset", "base", "subset")}
+    return stage_json(
+        "evaluate",
+        {
+            "subject": subject,
+            "run": run,
+            "seed": int(seed),
+            **fields,
+            **config["evaluate"],
+        },
+    )
+
+
+def real_stage(dataset):
+    names = {"subject": "real", "run": None, "seed": None, "dataset": dataset}
+    return stage_json("evaluate", {**names, **config["evaluate"]})
+
+
+def report_stage():
+    return stage_json(
+        "report", {key: value for key, value in config.items() if key != "output"}
+    )

@@ -1,0 +1,84 @@
+# A snapshot by the validation split, its metrics against the test split, and the same metrics for the anchors.
+
+
+rule select:
+    input:
+        snapshot=lambda wc: snapshots(wc.run, wc.seed, candidates(wc.run)),
+        features=lambda wc: reference(dataset_of(wc.run)),
+    output:
+        selected=f"{RESULTS}/select/{{run}}/seed{{seed}}/selected.json",
+    log:
+        f"{LOGS}/select/{{run}}_seed{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/select/{{run}}_seed{{seed}}.tsv"
+    priority: 50
+    conda:
+        "../envs/pygan.yaml"
+    params:
+        stage=lambda wc: select_stage(wc.run, wc.seed),
+    shell:
+        "python -m pipeline.select --spec {params.stage:q}"
+        " --input snapshot={input.snapshot:q} --input features={input.features:q}"
+        ' --out "$(dirname {output.selected:q})" > {log:q} 2>&1'
+
+
+rule evaluate:
+    input:
+        selected=f"{RESULTS}/select/{{run}}/seed{{seed}}/selected.json",
+        snapshot=lambda wc: snapshots(wc.run, wc.seed, candidates(wc.run)),
+        run_json=f"{RESULTS}/train/{{run}}/seed{{seed}}/run.json",
+        features=lambda wc: reference(dataset_of(wc.run)),
+    output:
+        metrics=f"{RESULTS}/evaluate/{{run}}/seed{{seed}}/metrics.json",
+    log:
+        f"{LOGS}/evaluate/{{run}}_seed{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/evaluate/{{run}}_seed{{seed}}.tsv"
+    priority: 50
+    conda:
+        "../envs/pygan.yaml"
+    params:
+        stage=lambda wc: evaluate_stage("run", wc.run, wc.seed),
+    shell:
+        "python -m pipeline.evaluate --spec {params.stage:q}"
+        " --input selected={input.selected:q} --input snapshot={input.snapshot:q}"
+        " --input run_json={input.run_json:q} --input features={input.features:q}"
+        ' --out "$(dirname {output.metrics:q})" > {log:q} 2>&1'
+
+
+rule anchor:
+    input:
+        unpack(lambda wc: anchor_input(wc.anchor, wc.seed)),
+    output:
+        metrics=f"{RESULTS}/anchors/{{anchor}}/seed{{seed}}/metrics.json",
+    log:
+        f"{LOGS}/anchor/{{anchor}}_seed{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/anchor/{{anchor}}_seed{{seed}}.tsv"
+    conda:
+        "../envs/pygan.yaml"
+    params:
+        stage=lambda wc: evaluate_stage(wc.anchor, ANCHORS[wc.anchor], wc.seed),
+    shell:
+        "python -m pipeline.evaluate --spec {params.stage:q}"
+        " --input manifest={input.manifest:q} --input train={input.train:q}"
+        " --input snapshot={input.snapshot:q} --input features={input.features:q}"
+        ' --out "$(dirname {output.metrics:q})" > {log:q} 2>&1'
+
+
+rule anchor_real:
+    input:
+        features=reference(ANCHORS.get("real")),
+    output:
+        metrics=f"{RESULTS}/anchors/real/metrics.json",
+    log:
+        f"{LOGS}/anchor/real.log",
+    benchmark:
+        f"{BENCHMARKS}/anchor/real.tsv"
+    conda:
+        "../envs/pygan.yaml"
+    params:
+        stage=lambda wc: real_stage(ANCHORS["real"]),
+    shell:
+        "python -m pipeline.evaluate --spec {params.stage:q} --input features={input.features:q}"
+        ' --out "$(dirname {output.metrics:q})" > {log:q} 2>&1'

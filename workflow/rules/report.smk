@@ -1,0 +1,58 @@
+# Everything in one page; seconds per stage come from the benchmark tables of the jobs.
+
+
+rule report:
+    input:
+        manifest=[
+            path
+            for dataset in config["datasets"]
+            for path in data(dataset, "manifest.json")
+        ],
+        contact_sheet=[
+            path
+            for dataset in config["datasets"]
+            for path in data(dataset, "contact_sheet.png")
+        ],
+        run_json=per_seed(lambda job, seed: trained(job, seed, "run.json"), JOBS),
+        stats=per_seed(lambda job, seed: trained(job, seed, "stats.jsonl"), JOBS),
+        samples=per_seed(
+            lambda run, seed: snapshots(run, seed, nimgs_of(run), "png"), RUNS
+        ),
+        metrics=per_seed(
+            lambda run, seed: [f"{RESULTS}/evaluate/{run}/seed{seed}/metrics.json"],
+            RUNS,
+        ),
+        selected=per_seed(
+            lambda run, seed: [f"{RESULTS}/select/{run}/seed{seed}/selected.json"],
+            RUNS,
+        ),
+        probe=per_seed(
+            lambda run, seed: [f"{RESULTS}/probe/{run}/seed{seed}/probe.json"],
+            filter(heads_of, RUNS),
+        ),
+        prune=per_seed(
+            lambda run, seed: [
+                path
+                for number in range(rounds_of(run))
+                for path in masks(run, seed, number + 1, "prune.json")
+            ],
+            RUNS,
+        ),
+        anchors=[path for anchor in ANCHORS for path in anchor_metrics(anchor)],
+    output:
+        page=f"{RESULTS}/report/index.html",
+        summary=f"{RESULTS}/report/summary.json",
+    log:
+        f"{LOGS}/report.log",
+    conda:
+        "../envs/pygan.yaml"
+    params:
+        stage=lambda wc: report_stage(),
+    shell:
+        "python -m pipeline.report --spec {params.stage:q}"
+        " --input manifest={input.manifest:q} --input contact_sheet={input.contact_sheet:q}"
+        " --input run_json={input.run_json:q} --input stats={input.stats:q} --input samples={input.samples:q}"
+        " --input metrics={input.metrics:q} --input selected={input.selected:q} --input probe={input.probe:q}"
+        " --input prune={input.prune:q} --input anchors={input.anchors:q}"
+        ' --input benchmarks="$(dirname {output.page:q})/../benchmarks"'
+        ' --out "$(dirname {output.page:q})" > {log:q} 2>&1'

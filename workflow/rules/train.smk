@@ -1,0 +1,40 @@
+# One rule per training, because each run lists its own snapshots. What a run is resumed from lies in work/, which no
+# rule declares: Snakemake deletes the outputs of a job that failed.
+
+
+for job in JOBS:
+
+    rule:
+        name:
+            "train_" + job.replace("@", "_round")
+        input:
+            manifest=lambda wc, job=job: data(dataset_of(job), "manifest.json"),
+            train=lambda wc, job=job: stores(dataset_of(job), "train"),
+            validation=lambda wc, job=job: stores(dataset_of(job), "validation"),
+            init=lambda wc, job=job: first_snapshot(run_of(job), wc.seed),
+            parent=lambda wc, job=job: first_record(run_of(job), wc.seed),
+            probe=lambda wc, job=job: probed(run_of(job), wc.seed),
+            mask=lambda wc, job=job: masks(run_of(job), wc.seed, round_of(job)),
+        output:
+            run=f"{RESULTS}/train/{job}/seed{{seed}}/run.json",
+            stats=f"{RESULTS}/train/{job}/seed{{seed}}/stats.jsonl",
+            snapshots=snapshots(job, "{seed}", nimgs_of(job)),
+            samples=snapshots(job, "{seed}", nimgs_of(job), "png"),
+        log:
+            f"{LOGS}/train/{job}_seed{{seed}}.log",
+        benchmark:
+            f"{BENCHMARKS}/train/{job}_seed{{seed}}.tsv"
+        priority: PRIORITY[run_of(job)]
+        conda:
+            "../envs/pygan.yaml"
+        threads: config["threads"]
+        resources:
+            gpu=1,
+        params:
+            stage=lambda wc, job=job: training_stage(job, wc.seed),
+        shell:
+            "exec python -m pipeline.train --spec {params.stage:q} --gpus {resources.gpu}"
+            " --input manifest={input.manifest:q} --input train={input.train:q}"
+            " --input validation={input.validation:q} --input init={input.init:q}"
+            " --input parent={input.parent:q} --input probe={input.probe:q} --input mask={input.mask:q}"
+            ' --out "$(dirname {output.run:q})" > {log:q} 2>&1'
