@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DONE := .venv/.done
+PIP := $(BIN)/python -m pip install --no-compile -c constraints.txt
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 NATIVE := CMakeLists.txt setup.py pygan/ops/source_hash.py $(shell find csrc -type f)
 
 .PHONY: setup reproduce smoke check test test-all bench lint clean
@@ -15,11 +17,15 @@ $(DONE)/venv:
 
 # torch comes first, so that the package finds it and builds pygan._C against it.
 $(DONE)/torch: constraints.txt | $(DONE)/venv
-	$(BIN)/python -m pip install -c constraints.txt torch torchvision
+	$(PIP) torch
 	touch $@
 
 $(DONE)/package: pyproject.toml $(NATIVE) $(DONE)/torch
-	$(BIN)/python -m pip install -c constraints.txt -e '.[workflow,networks,test]'
+	$(PIP) -e '.[workflow,networks]'
+	touch $@
+
+$(DONE)/test: $(DONE)/package
+	$(PIP) -e '.[workflow,networks,test]'
 	touch $@
 
 $(DONE)/assets: pygan/assets.py $(DONE)/package
@@ -36,16 +42,16 @@ smoke: setup
 	$(BIN)/pygan check config/smoke.yaml
 	$(BIN)/snakemake --cores all reproduce --configfile config/smoke.yaml
 
-test: setup
-	$(BIN)/python -m pytest -m "not slow"
+test: setup $(DONE)/test
+	$(PYTEST) -m "not slow"
 
-test-all: setup
-	$(BIN)/python -m pytest
+test-all: setup $(DONE)/test
+	$(PYTEST)
 
 bench: setup
 	$(BIN)/python bench/data.py
 
-lint: setup
+lint: setup $(DONE)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check workflow

@@ -70,7 +70,7 @@ class CMakeBuild(build_ext):
 
 TORCH_DIR = find_torch()
 REASON = why_not(TORCH_DIR)
-if REASON is not None:
+if REASON is not None and {"bdist_wheel", "editable_wheel"} & set(sys.argv):  # not each time metadata is asked for
     print(f"pygan is built without its native operators, because {REASON}", file=sys.stderr)
 
 setup(

@@ -35,9 +35,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     for values in tqdm(config["bank"], desc="probe", disable=None):
         network = load_spec("pygan.features", values, "bank").build(Context(resolution=store.resolution))
         with torch.no_grad():
-            features = [
-                torch.cat([network.pooled(to_float(part)) for part in img.split(50)]) for img in (real, gen)
-            ]
+            features = [torch.cat([network.pooled(to_float(part)) for part in img.split(50)]) for img in (real, gen)]
         results[network.name] = linear_probe(*features, seed=config["seed"])
         resolutions[network.name] = network.resolution
     order = rank(results, probe["criterion"])

@@ -37,7 +37,9 @@ def _cannot_write(path: Path) -> Iterator[None]:
         code = getattr(error, "errno", None)
         if code in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS) or "No space" in str(error):
             free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
-            raise CannotWrite(f"{path}: cannot write ({os.strerror(code) if code else error}; {free} bytes free)") from error
+            raise CannotWrite(
+                f"{path}: cannot write ({os.strerror(code) if code else error}; {free} bytes free)"
+            ) from error
         raise
 
 
@@ -157,7 +159,9 @@ class Checkpoints:
                 continue
             return read_tensors(folder / "tensors.safetensors")[0], json.loads((folder / "scalars.json").read_text())
         if folders:
-            raise DataError(f"{self.folder}: got {len(folders)} checkpoints, none is intact; delete the folder to restart")
+            raise DataError(
+                f"{self.folder}: got {len(folders)} checkpoints, none is intact; delete the folder to restart"
+            )
         return None
 
     def _folders(self) -> list[Path]:

@@ -72,4 +72,6 @@ def save_grid(path: Path, img: Tensor, columns: int = 8, scale: int = 2) -> None
     sheet = sheet.reshape(rows * height, columns * width, channels)
     picture = Image.fromarray(sheet.squeeze(2) if channels == 1 else sheet)
     with atomic_path(path) as temporary:
-        picture.resize((columns * width * scale, rows * height * scale), Image.Resampling.NEAREST).save(temporary, "PNG")
+        picture.resize((columns * width * scale, rows * height * scale), Image.Resampling.NEAREST).save(
+            temporary, "PNG"
+        )

@@ -1,4 +1,4 @@
-"""One thread for every test: results don't depend on the machine, and several test processes don't wait on each other."""
+"""One thread for every test: results don't depend on the machine, and test processes don't wait on each other."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What every kind must do, whichever it is: build from defaults, finite values, repeatable, gradients on its side only."""
+"""What every kind must do, whichever it is: build from defaults, repeat itself, move its own side only."""
 
 import importlib
 
@@ -75,7 +75,7 @@ PACKAGES = (augment, discriminators, metrics, networks, regularizers)
 @pytest.mark.parametrize(("package", "kind"), [(p.__name__, k) for p in PACKAGES for k in p.KINDS])
 def test_a_kind_refuses_unknown_keys_by_name(package, kind):
     assert load_spec(package, {"kind": kind}).kind == kind
-    with pytest.raises(ConfigError, match="slot.gama"):
+    with pytest.raises(ConfigError, match=r"slot\.gama"):
         load_spec(package, {"kind": kind, "gama": 1}, "slot")
 
 

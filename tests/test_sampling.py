@@ -27,7 +27,7 @@ def test_a_grid_shows_the_pictures_in_reading_order(tmp_path):
 def test_a_file_that_is_no_snapshot_is_named(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"nothing")
-    with pytest.raises(DataError, match="x.safetensors: not a readable safetensors file"):
+    with pytest.raises(DataError, match=r"x\.safetensors: not a readable safetensors file"):
         load_generator(path)
 
 

@@ -40,13 +40,16 @@ class DiffAug:
 
 
 def color(img: Tensor, draws: Draws) -> Tensor:
-    """Brightness plus U(-0.5, 0.5); saturation times U(0, 2); contrast times U(0.5, 1.5)."""
-    brightness, saturation, contrast = draws.uniform(3, 1, 1, 1).unbind(1)
-    img = img + (brightness - 0.5)
+    """Brightness plus U(-0.5, 0.5); saturation times U(0, 2); contrast times U(0.5, 1.5).
+
+    The three steps are affine in the picture, its gray value and its mean, and are applied as one.
+    """
+    b, s, k = draws.uniform(3, 1, 1, 1).unbind(1)
+    b, s, k = b - 0.5, 2 * s, k + 0.5
     gray = img.mean(1, keepdim=True)
-    img = (img - gray) * (2 * saturation) + gray
-    mean = img.mean((1, 2, 3), keepdim=True)
-    return (img - mean) * (contrast + 0.5) + mean
+    mean = gray.mean((2, 3), keepdim=True)
+    # k (s (x - gray) + gray + b - (mean + b)) + mean + b
+    return img * (k * s) + (gray * (k - k * s) + (mean * (1 - k) + b))
 
 
 def translation(img: Tensor, draws: Draws, ratio: float = 0.125) -> Tensor:

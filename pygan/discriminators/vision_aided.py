@@ -4,8 +4,9 @@ Frozen pretrained networks with small trainable heads play beside the base discr
 objective and weight 1. Which networks join is decided by a linear probe (`pygan.features.probe`).
 
 Differs from the official code: each tap of a network has a head of three spectrally normalized convolutions on
-batch-normalized features (real and generated pictures share the batch), and the losses of one network's taps are averaged, so a network weighs as much as D whatever
-its number of taps (the release sums them). The published heads are not implemented here.
+batch-normalized features (real and generated pictures share the batch), and the losses of one network's taps are
+averaged, so a network weighs as much as D whatever its number of taps (the release sums them). The published heads
+are not implemented here.
 """
 
 from typing import Literal

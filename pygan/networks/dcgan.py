@@ -5,6 +5,7 @@ leave a checkerboard texture at these budgets), no batch normalization in D, and
 every doubling of the side.
 """
 
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class Spec:
 
 
 class Generator(nn.Module):
-    """`G(z, c) = body(stem(z, c), c)`: z `[N, z_dim]` to pictures `[N, channels, resolution, resolution]` in [-1, 1]."""
+    """`G(z, c) = body(stem(z, c), c)`: z `[N, z_dim]` to pictures `[N, channels, side, side]` in [-1, 1]."""
 
     def __init__(self, z_dim: int, width: int, resolution: int, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -45,7 +46,7 @@ class Generator(nn.Module):
         nn.init.xavier_uniform_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         self.norms = nn.ModuleList(ConditionalBatchNorm(w, num_classes) for w in widths)
-        self.convs = nn.ModuleList(ConvAct(a, b, 3) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(ConvAct(a, b, 3) for a, b in pairwise(widths))
         self.to_img = ConvAct(widths[-1], channels, 3, act="tanh")
 
     def stem(self, z: Tensor, c: Tensor | None = None) -> Tensor:
@@ -68,9 +69,7 @@ class Discriminator(nn.Module):
     def __init__(self, width: int, resolution: int, channels: int, num_classes: int) -> None:
         super().__init__()
         widths = [channels, *(width << i for i in range(doublings(resolution, 4)))]
-        self.convs = nn.ModuleList(
-            ConvAct(a, b, 4, stride=2, act="lrelu") for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(ConvAct(a, b, 4, stride=2, act="lrelu") for a, b in pairwise(widths))
         self.logit = Projection(widths[-1] * 16, num_classes)
         nn.init.xavier_uniform_(self.logit.linear.weight)
         nn.init.zeros_(self.logit.linear.bias)

@@ -16,7 +16,14 @@ class ConvAct(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, act: str = "linear", sn: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        act: str = "linear",
+        sn: bool = False,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=(kernel - 1) // 2, bias=False)

@@ -51,7 +51,7 @@ class GeneratorBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """`G(z, c) = body(stem(z, c), c)`: z `[N, z_dim]` to pictures `[N, channels, resolution, resolution]` in [-1, 1]."""
+    """`G(z, c) = body(stem(z, c), c)`: z `[N, z_dim]` to pictures `[N, channels, side, side]` in [-1, 1]."""
 
     def __init__(self, z_dim: int, width: int, resolution: int, channels: int, num_classes: int) -> None:
         super().__init__()

@@ -131,9 +131,7 @@ def train(run: Run, spec: TrainingSpec, *, state_dir: Path, out_dir: Path) -> di
         step = Step(phase="G", step=step_number, nimg=nimg, G=G, D=D, index=index, seed=run.seed)
         _generate(run, step)
         step.gen_logits = [
-            logits
-            for i, d in enumerate(D)
-            for logits in d(step.gen_img, step.gen_c, step.draws(f"augment/{i}"))
+            logits for i, d in enumerate(D) for logits in d(step.gen_img, step.gen_c, step.draws(f"augment/{i}"))
         ]
         loss = sum(map(run.objective.G, step.gen_logits))
         stats.note("loss/G", loss)
@@ -210,9 +208,7 @@ def _monitored(run: Run, spec: TrainingSpec) -> dict[str, tuple[Tensor, Tensor |
 
 
 @torch.no_grad()
-def _snapshot(
-    run: Run, spec: TrainingSpec, state: RunState, average: Average, nimg: int, out_dir: Path
-) -> None:
+def _snapshot(run: Run, spec: TrainingSpec, state: RunState, average: Average, nimg: int, out_dir: Path) -> None:
     """Write the state with a ready-to-sample `G_ema`, and 64 pictures whose latents are the same in every run."""
     draws = Draws(0, "standing", torch.arange(128 * max(spec.standing_batches, 1)))
     z, c = draws.normal(run.G.z_dim), run.gen_labels(draws)

@@ -32,7 +32,9 @@ class RunState:
     discriminators can continue one with fewer.
     """
 
-    def __init__(self, G: nn.Module, D: nn.ModuleList, G_ema: nn.Module, opt_G: torch.optim.Adam, opt_D: torch.optim.Adam):
+    def __init__(
+        self, G: nn.Module, D: nn.ModuleList, G_ema: nn.Module, opt_G: torch.optim.Adam, opt_D: torch.optim.Adam
+    ):
         self.networks = {"G": G, "D": D, "G_ema": G_ema}
         self.optimizers = {"opt_G": (opt_G, G), "opt_D": (opt_D, D)}
 
@@ -66,5 +68,6 @@ class RunState:
                 moments = subset(tensors, f"{name}.{parameter_name}.")
                 if moments:
                     optimizer.state[parameter] = {
-                        k: v.clone() if v.dim() == 0 else torch.empty_like(parameter).copy_(v) for k, v in moments.items()
+                        k: v.clone() if v.dim() == 0 else torch.empty_like(parameter).copy_(v)
+                        for k, v in moments.items()
                     }

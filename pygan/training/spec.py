@@ -49,7 +49,9 @@ class TrainingSpec:
             values = getattr(self, name)
             for value in values if isinstance(values, tuple) else (values,):
                 if value % self.nimg_per_step:
-                    raise ValueError(f"{name}: got {value}, expected a multiple of batch x d_steps = {self.nimg_per_step}")
+                    raise ValueError(
+                        f"{name}: got {value}, expected a multiple of batch x d_steps = {self.nimg_per_step}"
+                    )
         if not self.snapshots or list(self.snapshots) != sorted({*self.snapshots}):
             raise ValueError(f"snapshots: got {list(self.snapshots)}, expected increasing image counts")
         if self.snapshots[-1] != self.total_nimg:

@@ -41,8 +41,8 @@ class Stats:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
             raise NumericalError(
-                f"{bad[0]} became {values[bad[0]]} at {nimg} images; the last checkpoint is kept: lower the learning rate "
-                "or look at the last lines of stats.jsonl"
+                f"{bad[0]} became {values[bad[0]]} at {nimg} images; the last checkpoint is kept: lower the learning "
+                "rate or look at the last lines of stats.jsonl"
             )
         return values
 

@@ -62,3 +62,12 @@ def test_differentiable_twice_and_repeatable(family):
     assert torch.autograd.gradcheck(lambda x: family(x, draws(2)), (img,))
     assert torch.autograd.gradgradcheck(lambda x: family(x, draws(2)).square(), (img,))
     assert torch.equal(family(img, draws(2)), family(img, draws(2)))
+
+
+def test_color_is_the_three_published_steps_one_after_the_other():
+    img = torch.rand(5, 3, 4, 4) * 2 - 1
+    brightness, saturation, contrast = draws(5).uniform(3, 1, 1, 1).unbind(1)
+    x = img + (brightness - 0.5)
+    x = (x - x.mean(1, keepdim=True)) * (saturation * 2) + x.mean(1, keepdim=True)
+    x = (x - x.mean((1, 2, 3), keepdim=True)) * (contrast + 0.5) + x.mean((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(color(img, draws(5)), x)

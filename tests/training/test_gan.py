@@ -45,7 +45,9 @@ def test_records_of_a_run(tmp_path):
     out = run_in(tmp_path)
     lines = [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
     assert [line["nimg"] for line in lines] == list(range(8, 81, 8))
-    assert {"loss/D", "loss/G", "loss/D/R1", "logits/train", "logits/validation", "logits/generated"} <= lines[-1].keys()
+    assert {"loss/D", "loss/G", "loss/D/R1", "logits/train", "logits/validation", "logits/generated"} <= lines[
+        -1
+    ].keys()
     assert sorted(path.name for path in (out / "snapshots").iterdir()) == [
         f"{nimg:09d}.{end}" for nimg in (0, 40, 80) for end in ("png", "safetensors")
     ]

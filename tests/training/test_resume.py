@@ -73,7 +73,7 @@ def test_killed_at_a_random_step(trial, tmp_path, uninterrupted):
 
 
 def test_killed_inside_a_checkpoint_write(tmp_path, uninterrupted):
-    # the snapshot at 0 syncs 2 + 2 times (file and folder, tensors and grid), then come the files of the first checkpoint
+    # the snapshot at 0 syncs 2 + 2 times (file and folder, tensors and grid), then come the first checkpoint's files
     for sync in (6, 7):
         assert program(tmp_path, "--die-in-sync", sync) == -signal.SIGKILL
         assert list((tmp_path / "state").glob("*.tmp-*"))
@@ -124,5 +124,7 @@ def test_a_flipped_byte_falls_back_to_the_older_checkpoint(tmp_path, uninterrupt
 
 def test_digest_of_the_same_run_is_the_same(tmp_path, uninterrupted):
     assert program(tmp_path) == 0
-    digest = [hashlib.sha256((p / "out" / "snapshots" / LAST).read_bytes()).hexdigest() for p in (tmp_path, uninterrupted)]
+    digest = [
+        hashlib.sha256((p / "out" / "snapshots" / LAST).read_bytes()).hexdigest() for p in (tmp_path, uninterrupted)
+    ]
     assert digest[0] == digest[1]

@@ -41,7 +41,9 @@ def tiny_run(*, seed: int = 0, sparse: bool = False, extra_head: bool = False, b
     augment = load_spec("pygan.augment", {"kind": "diffaug"}).build(ctx)
     players = [load_spec("pygan.discriminators", {"kind": "plain"}).build(ctx, D, augment)]
     if extra_head:
-        players.append(load_spec("pygan.discriminators", {"kind": "plain"}).build(ctx, network.discriminator(ctx), None))
+        players.append(
+            load_spec("pygan.discriminators", {"kind": "plain"}).build(ctx, network.discriminator(ctx), None)
+        )
     data = {name: pictures(seed, name) for name in ("train", "validation")}
     order = permutation(seed, "order", N)
     defaults = {

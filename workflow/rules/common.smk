@@ -120,13 +120,11 @@ def nimgs_of(job):
 
 
 def candidates(run):
-    """The image counts among which the validation split selects."""
-    nimgs = nimgs_of(run)
-    return (
-        nimgs[len(nimgs) // 2 :]
-        if config["select"]["candidates"] == "last half"
-        else nimgs
-    )
+    """The image counts among which the validation split selects: the same for every run of one budget."""
+    if config["select"]["candidates"] == "all":
+        return nimgs_of(run)
+    half = RUNS[run]["training"]["total_nimg"] / 2
+    return [nimg for nimg in nimgs_of(run) if nimg > half]
 
 
 def masks(run, seed, number, name="mask.safetensors"):
