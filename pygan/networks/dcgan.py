@@ -9,10 +9,10 @@ from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import relu_
 
 from pygan.context import Context
-from pygan.networks.layers import ConditionalBatchNorm, ConvAct, Projection, doublings, upsample
+from pygan.networks.layers import ConditionalBatchNorm, ConvAct, Projection, UpsampledConv, doublings
 from pygan.spec import spec
 
 
@@ -46,7 +46,7 @@ class Generator(nn.Module):
         nn.init.xavier_uniform_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         self.norms = nn.ModuleList(ConditionalBatchNorm(w, num_classes) for w in widths)
-        self.convs = nn.ModuleList(ConvAct(a, b, 3) for a, b in pairwise(widths))
+        self.convs = nn.ModuleList(UpsampledConv(a, b) for a, b in pairwise(widths))
         self.to_img = ConvAct(widths[-1], channels, 3, act="tanh")
 
     def stem(self, z: Tensor, c: Tensor | None = None) -> Tensor:
@@ -54,9 +54,9 @@ class Generator(nn.Module):
         return self.linear(z).unflatten(1, (-1, 4, 4))
 
     def body(self, h: Tensor, c: Tensor | None = None) -> Tensor:
-        h = relu(self.norms[0](h, c))
+        h = relu_(self.norms[0](h, c))
         for conv, norm in zip(self.convs, self.norms[1:], strict=True):
-            h = relu(norm(conv(upsample(h)), c))
+            h = relu_(norm(conv(h), c))
         return self.to_img(h)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:

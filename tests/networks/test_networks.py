@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.nn.functional import conv2d
 
 from pygan.context import Context
 from pygan.networks import KINDS
+from pygan.networks.layers import UpsampledConv, upsample
 from pygan.spec import load_spec
 
 SMALL = {"g_channels": 8, "d_channels": 8}
@@ -74,3 +76,10 @@ def test_sngan_discriminator_layers_have_unit_spectral_norm():
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
             sigma = torch.linalg.matrix_norm(module.weight.flatten(1), 2)
             assert abs(sigma - 1) < 0.02
+
+
+@pytest.mark.parametrize("side", [1, 4, 5])
+def test_the_upsampled_convolution_is_upsampling_then_convolution(side):
+    layer = UpsampledConv(3, 5).double()
+    x = torch.randn(2, 3, side, side, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), conv2d(upsample(x), layer.weight, padding=1))
