@@ -120,8 +120,8 @@ class Select:
     """Its first value decides, lowest is best."""
     n_gen: int = Field(default=500, ge=10)
     """Generated pictures per candidate."""
-    candidates: Literal["last half", "all"] = "last half"
-    """Which of the run's snapshots compete."""
+    candidates: int = Field(default=2, ge=1)
+    """How many snapshots of a run compete, counted from the last; as many as there are where there are fewer."""
 
 
 @spec

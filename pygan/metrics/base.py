@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from pygan import features
 from pygan.draws import Draws
@@ -105,7 +106,8 @@ def extract(images: Tensor, network: FrozenNetwork, batch: int = 50) -> Tensor:
         torch.autocast(device.type, enabled=False),
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
     ):
-        for chunk, count in _batches(images, batch):
+        bar = tqdm(_batches(images, batch), network.name, -(-len(images) // batch), unit="batch", disable=None)
+        for chunk, count in bar:
             img = resize_clean(chunk.to(device), network.resolution) / 127.5 - 1
             rows.append(network.pooled(img)[:count].float().cpu())
     return check_finite(torch.cat(rows), f"the features of {network.name}")

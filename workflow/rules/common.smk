@@ -120,11 +120,8 @@ def nimgs_of(job):
 
 
 def candidates(run):
-    """The image counts among which the validation split selects: the same for every run of one budget."""
-    if config["select"]["candidates"] == "all":
-        return nimgs_of(run)
-    half = RUNS[run]["training"]["total_nimg"] / 2
-    return [nimg for nimg in nimgs_of(run) if nimg > half]
+    """The image counts among which the validation split selects."""
+    return nimgs_of(run)[-config["select"]["candidates"] :]
 
 
 def masks(run, seed, number, name="mask.safetensors"):
