@@ -58,12 +58,16 @@ def mean_logits(D: nn.ModuleList, pictures: dict[str, tuple[Tensor, Tensor | Non
 
     Keys are `logits/<set>` for the base discriminator and `head/<network>/<set>` for the others. A discriminator that
     generalizes scores held-out pictures like training pictures; one that memorizes scores them like generated ones.
+    All sets go through D as one batch, because heads may standardize their features over it.
     """
+    sizes = [len(img) for img, _ in pictures.values()]
+    img = torch.cat([img for img, _ in pictures.values()])
+    labels = [c for _, c in pictures.values() if c is not None]
     D.eval()
     result = {}
-    for name, (img, c) in pictures.items():
-        for i, d in enumerate(D):
-            for head, logits in zip(d.heads, d(img, c, None), strict=True):
-                result[f"logits/{name}" if i == 0 else f"head/{head}/{name}"] = float(logits.mean())
+    for i, d in enumerate(D):
+        for head, logits in zip(d.heads, d(img, torch.cat(labels) if labels else None, None), strict=True):
+            for name, part in zip(pictures, logits.split(sizes, dim=-1), strict=True):
+                result[f"logits/{name}" if i == 0 else f"head/{head}/{name}"] = float(part.mean())
     D.train()
     return result

@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(workflow.basedir).parent))
+ROOT = Path(workflow.basedir).parent
+sys.path.insert(0, str(ROOT))
 
 from pipeline.provenance import raw_digest, stage_json
 
@@ -19,6 +20,7 @@ os.environ.update(
 RESULTS = config["output"]
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
+TEMPLATE = os.path.relpath(ROOT / "pygan/report/page.html.j2")
 SEEDS = config["seeds"]
 RUNS = config["runs"]
 ANCHORS = {name: subject for name, subject in config["anchors"].items() if subject}

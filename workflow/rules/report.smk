@@ -39,7 +39,7 @@ rule report:
             RUNS,
         ),
         anchors=[path for anchor in ANCHORS for path in anchor_metrics(anchor)],
-        template=workflow.source_path("../../pygan/report/page.html.j2"),
+        template=TEMPLATE,
     output:
         page=f"{RESULTS}/report/index.html",
         summary=f"{RESULTS}/report/summary.json",
