@@ -35,6 +35,7 @@ rule reference:
         f"{LOGS}/reference/{{dataset}}.log",
     benchmark:
         f"{BENCHMARKS}/reference/{{dataset}}.tsv"
+    priority: 100
     conda:
         "../envs/pygan.yaml"
     params:
