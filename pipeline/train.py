@@ -72,7 +72,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     init, init_nimg, masks = None, 0, {}
     if "init" in inputs:
         init, metadata = read_tensors(inputs["init"][0])
-        init_nimg = json.loads(metadata["context"])["nimg"]
+        init_nimg = metadata["nimg"]
     if "mask" in inputs:
         masks = {name: mask.bool() for name, mask in read_tensors(inputs["mask"][0])[0].items()}
 

@@ -78,18 +78,22 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(text)
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file, atomically."""
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
+    """Write a safetensors file, atomically; equal content gives equal bytes.
+
+    The metadata is stored as JSON under one name, because safetensors writes several in random order.
+    """
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(contiguous, temporary, metadata=metadata)
+        safetensors.torch.save_file(contiguous, temporary, {"pygan": json.dumps(metadata or {}, sort_keys=True)})
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and metadata of a safetensors file; DataError when it cannot be read."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            metadata = json.loads((file.metadata() or {}).get("pygan", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
         raise DataError(f"{path}: not a readable safetensors file ({error})") from error
 

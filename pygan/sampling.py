@@ -1,6 +1,5 @@
 """Generators on disk and pictures out of them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,14 @@ from torch import Tensor, nn
 from pygan.checkpoint import atomic_path, read_tensors, subset
 from pygan.context import Context
 from pygan.draws import Draws
+from pygan.errors import DataError
 from pygan.spec import load_spec
 
 
-def describe(base: dict[str, Any], ctx: Context, nimg: int) -> dict[str, str]:
+def describe(base: dict[str, Any], ctx: Context, nimg: int) -> dict[str, Any]:
     """Return the metadata from which `load_generator` rebuilds a snapshot."""
-    fields = {"resolution": ctx.resolution, "channels": ctx.channels, "num_classes": ctx.num_classes, "nimg": nimg}
-    return {"base": json.dumps(base), "context": json.dumps(fields)}
+    fields = {"resolution": ctx.resolution, "channels": ctx.channels, "num_classes": ctx.num_classes}
+    return {"base": base, "nimg": nimg, "context": fields}
 
 
 def load_generator(path: Path) -> nn.Module:
@@ -29,9 +29,10 @@ def load_generator(path: Path) -> nn.Module:
         ConfigError: it was made with a base network this version does not have.
     """
     tensors, metadata = read_tensors(path)
-    fields = json.loads(metadata["context"])
-    fields.pop("nimg")
-    G = load_spec("pygan.networks", json.loads(metadata["base"]), "base").generator(Context(**fields))
+    if not {"base", "context"} <= metadata.keys():
+        raise DataError(f"{path}: got a safetensors file without a description, expected a training snapshot")
+    fields = metadata["context"]
+    G = load_spec("pygan.networks", metadata["base"], "base").generator(Context(**fields))
     G.load_state_dict(subset(tensors, "G_ema."))
     G.num_classes = fields["num_classes"]
     return G.eval().requires_grad_(False)

@@ -126,3 +126,12 @@ def test_tensors_that_cannot_be_read(tmp_path):
     shutil.rmtree(tmp_path)
     with pytest.raises(DataError, match="not a readable safetensors file"):
         read_tensors(path)
+
+
+def test_equal_content_gives_equal_bytes(tmp_path):
+    metadata = {name: {"n": i} for i, name in enumerate("abcdefgh")}
+    paths = [tmp_path / f"{i}.safetensors" for i in range(10)]
+    for path in paths:
+        write_tensors(path, TENSORS, metadata)
+    assert len({path.read_bytes() for path in paths}) == 1
+    assert read_tensors(paths[0])[1] == metadata

@@ -53,7 +53,7 @@ def _load() -> tuple[ModuleType | None, str]:
     except ImportError as error:
         return None, f"{path} cannot be loaded beside torch {torch.__version__} ({error})"
     sys.modules["pygan._C"] = module
-    return module, f"{path} is loaded"
+    return module, f"{Path(path).name} is loaded"
 
 
 _WANTED = os.environ.get("PYGAN_OPS", "")

@@ -56,7 +56,7 @@ class Run:
     """State to start from, or None: the networks as they are."""
     init_nimg: int
     """Pictures that `init` has seen."""
-    metadata: Callable[[int], dict[str, str]]
+    metadata: Callable[[int], dict[str, Any]]
     """Image count to the metadata of a snapshot."""
 
 
