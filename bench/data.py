@@ -68,7 +68,7 @@ def measure(folder: Path, n: int, repeats: int) -> dict[str, dict[str, float]]:
         "zip of PNGs, 1 process": lambda: write_zip(zipped, files),
     }
     written = repeat(writers, n, repeats)
-    order = np.random.default_rng(0).permutation(n).reshape(-1, _BATCH)
+    order = np.random.default_rng(0).permutation(n)[: n // _BATCH * _BATCH].reshape(-1, _BATCH)
     store, png_store = Store(raw), Store(png)
     with zipfile.ZipFile(zipped) as archive:
         members = archive.namelist()
