@@ -124,8 +124,8 @@ def test_golden_losses_of_ten_steps(tmp_path):
     lines = [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()][:5]
     golden = json.loads((Path(__file__).parent / "golden_losses.json").read_text())
     for line, expected in zip(lines, golden, strict=True):
-        assert line["loss/D"] == pytest.approx(expected["loss/D"], rel=5e-3)
-        assert line["loss/G"] == pytest.approx(expected["loss/G"], rel=5e-3, abs=2e-3)
+        assert line["loss/D"] == pytest.approx(expected["loss/D"], rel=1e-3)
+        assert line["loss/G"] == pytest.approx(expected["loss/G"], rel=1e-3)
 
 
 def test_average_has_the_stated_half_life():

@@ -143,11 +143,6 @@ def first_snapshot(run, seed):
     return snapshots(start[0], seed, [start[1]]) if start else []
 
 
-def first_record(run, seed):
-    start = start_of(run)
-    return trained(start[0], seed, "run.json") if start else []
-
-
 def probed(run, seed):
     return (
         [checkpoints.probe.get(run=run, seed=seed).output.probe]
