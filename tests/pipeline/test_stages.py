@@ -43,15 +43,6 @@ RUN = {
 }
 
 
-@pytest.fixture(autouse=True)
-def restore_signal_handlers():
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> dict[str, list[Path]]:
     """Three stores of 32x32 pictures of two classes, told apart by brightness."""

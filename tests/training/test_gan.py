@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +20,6 @@ from pygan.sampling import load_generator, sample
 from pygan.training.ema import Average, standing_statistics
 from pygan.training.gan import train
 from pygan.training.stats import mean_logits
-
-
-@pytest.fixture(autouse=True)
-def restore_signal_handlers():
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def run_in(path: Path, run=None, spec=SPEC) -> Path:
