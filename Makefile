@@ -48,8 +48,11 @@ test: setup $(DONE)/test
 test-all: setup $(DONE)/test
 	$(PYTEST)
 
-bench: setup
+bench: setup $(DONE)/test
 	$(BIN)/python bench/data.py
+	$(BIN)/python bench/ops.py
+	$(BIN)/python bench/readme.py
+	$(BIN)/python bench/roofline.py
 
 lint: setup $(DONE)/test
 	$(BIN)/ruff check .

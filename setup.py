@@ -63,6 +63,7 @@ class CMakeBuild(build_ext):
             f"-DCMAKE_INSTALL_PREFIX={prefix}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DPYGAN_TORCH_DIR={TORCH_DIR}",
+            f"-DPYGAN_CUDA={os.environ.get('PYGAN_CUDA', 'AUTO')}",
         ]
         for command in (configure, ["cmake", "--build", str(build)], ["cmake", "--install", str(build)]):
             subprocess.run(command, check=True)

@@ -7,6 +7,6 @@ PYBIND11_MODULE(_C, m) {
   m.attr("csrc_digest") = PYGAN_CSRC_DIGEST;
   m.attr("compiler") = PYGAN_COMPILER;
   m.attr("torch_target") = PYGAN_TORCH_TARGET;
-  m.attr("has_cuda") = false;
+  m.attr("cuda_archs") = PYGAN_CUDA_ARCHS;  // "" without CUDA kernels
   m.def("isa", &pygan::isa_name, "Instruction set of the CPU kernels in use: baseline, avx2 or avx512.");
 }

@@ -6,6 +6,10 @@
 
 #include "common/platform.h"
 
+#ifdef __CUDACC__
+#include <cuda_fp16.h>
+#endif
+
 namespace pygan {
 
 enum class Dtype { f32, f64, f16, bf16 };
@@ -53,6 +57,9 @@ PYGAN_HD double load(const double& x) { return x; }
 PYGAN_HD float load(const BFloat16& x) { return detail::float_of(uint32_t(x.bits) << 16); }
 
 PYGAN_HD float load(const Half& x) {
+#ifdef __CUDA_ARCH__
+  return __half2float(__ushort_as_half(x.bits));
+#endif
   const uint32_t magnitude = uint32_t(x.bits & 0x7fff) << 13;
   // Read as float, the exponent is 112 too small; infinity and NaN keep an exponent of all ones.
   const float scaled = detail::float_of(magnitude) * 0x1p112f;
@@ -73,6 +80,10 @@ PYGAN_HD void store(BFloat16& to, float x) {
 
 // Round to nearest, ties to even; what is too large becomes infinity, NaN stays NaN.
 PYGAN_HD void store(Half& to, float x) {
+#ifdef __CUDA_ARCH__
+  to.bits = __half_as_ushort(__float2half_rn(x));
+  return;
+#endif
   const uint32_t bits = detail::bits_of(x);
   const uint32_t magnitude = bits & 0x7fffffffu;
   // Normal: round away 13 bits of the mantissa and rebias the exponent by 112.

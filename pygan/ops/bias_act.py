@@ -1,8 +1,8 @@
-"""Bias, activation, gain and clamp in one pass over memory.
+"""Bias, activation, gain and clamp in one pass over memory; gradient and gradient of the bias in another.
 
-Activations, default slopes and default gains are those of StyleGAN2-ADA's op of the same name (Karras et al.,
-"Training Generative Adversarial Networks with Limited Data", NeurIPS 2020, arXiv:2006.06676).
-Differs from the official code in: the gradient passes where the output equals the clamp exactly, as in `torch.clamp`.
+Activations, default slopes, default gains and the gradient, which is 0 where the output reaches the clamp, are those of
+StyleGAN2-ADA's op of the same name (Karras et al., "Training Generative Adversarial Networks with Limited Data",
+NeurIPS 2020, arXiv:2006.06676). As there, the gradient is told from the output, which the next layer keeps anyway.
 """
 
 import math
@@ -17,29 +17,16 @@ from pygan.ops import extension
 
 
 class Activation(NamedTuple):
-    """An activation and its defaults; `second` is None where the second derivative is 0."""
+    """An activation, its defaults, and what its second derivative takes."""
 
     function: Callable[[Tensor, float], Tensor]
     """(z, alpha) -> act(z)"""
     alpha: float
     gain: float
-    second: Callable[[Tensor], Tensor] | None = None
-    """z -> d2 act(z) / dz2, in differentiable operators."""
-
-
-def _sigmoid_second(z: Tensor) -> Tensor:
-    s = torch.sigmoid(z)
-    return s * (1 - s) * (1 - 2 * s)
-
-
-def _tanh_second(z: Tensor) -> Tensor:
-    t = torch.tanh(z)
-    return -2 * t * (1 - t * t)
-
-
-def _softplus_second(z: Tensor) -> Tensor:
-    s = torch.sigmoid(z)
-    return torch.where(z > 20, 0.0, s * (1 - s))  # above 20 softplus(z) = z, as torch has it
+    slope_derivative: Callable[[Tensor], Tensor] | None = None
+    """a -> d act'(z) / da with a = act(z), or z -> act''(z) where the input is saved; differentiable. None: 0."""
+    saves_input: bool = False
+    """Whether the gradient needs z, because two of them give the same act(z)."""
 
 
 def _swish_second(z: Tensor) -> Tensor:
@@ -47,24 +34,26 @@ def _swish_second(z: Tensor) -> Tensor:
     return s * (1 - s) * (2 + z * (1 - 2 * s))
 
 
-_SELU_NEGATIVE = 1.0507009873554805 * 1.6732632423543772
+def _one_where_negative(a: Tensor) -> Tensor:
+    return (a <= 0).to(a.dtype)
+
 
 # The order is that of `enum class Activation` in csrc/bias_act/bias_act.h.
 ACTIVATIONS = {
     "linear": Activation(lambda z, alpha: z, 0.0, 1.0),
     "relu": Activation(lambda z, alpha: torch.relu(z), 0.0, math.sqrt(2)),
     "lrelu": Activation(lambda z, alpha: F.leaky_relu(z, alpha), 0.2, math.sqrt(2)),
-    "tanh": Activation(lambda z, alpha: torch.tanh(z), 0.0, 1.0, _tanh_second),
-    "sigmoid": Activation(lambda z, alpha: torch.sigmoid(z), 0.0, 1.0, _sigmoid_second),
-    "elu": Activation(lambda z, alpha: F.elu(z), 0.0, 1.0, lambda z: torch.where(z > 0, 0.0, z.exp())),
-    "selu": Activation(
-        lambda z, alpha: F.selu(z), 0.0, 1.0, lambda z: torch.where(z > 0, 0.0, _SELU_NEGATIVE * z.exp())
-    ),
-    "softplus": Activation(lambda z, alpha: F.softplus(z), 0.0, 1.0, _softplus_second),
-    "swish": Activation(lambda z, alpha: z * torch.sigmoid(z), 0.0, math.sqrt(2), _swish_second),
+    "tanh": Activation(lambda z, alpha: torch.tanh(z), 0.0, 1.0, lambda a: -2 * a),
+    "sigmoid": Activation(lambda z, alpha: torch.sigmoid(z), 0.0, 1.0, lambda a: 1 - 2 * a),
+    "elu": Activation(lambda z, alpha: F.elu(z), 0.0, 1.0, _one_where_negative),
+    "selu": Activation(lambda z, alpha: F.selu(z), 0.0, 1.0, _one_where_negative),
+    "softplus": Activation(lambda z, alpha: F.softplus(z), 0.0, 1.0, lambda a: torch.where(a > 20, 0.0, torch.exp(-a))),
+    "swish": Activation(lambda z, alpha: z * torch.sigmoid(z), 0.0, math.sqrt(2), _swish_second, saves_input=True),
 }
 _NUMBERS = {name: number for number, name in enumerate(ACTIVATIONS)}
 _BY_NUMBER = tuple(ACTIVATIONS.values())
+_LEAST_GAIN, _LARGEST_GAIN = 1 / 64, 64.0
+"""Gains with which an output tells its activation, also in float16."""
 _DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
 
 
@@ -78,6 +67,9 @@ def bias_act(
     clamp: float | None = None,
 ) -> Tensor:
     """Return `clamp(act(x + b) * gain)`; differentiable any number of times with respect to `x` and `b`.
+
+    Gradients are 0 where the output is at the clamp. Under autocast `x` decides the dtype: nothing is cast but `b`, to
+    the dtype of `x`. A negative slope below 0 or a gain outside [1/64, 64] runs in plain PyTorch.
 
     Args:
         x: any shape and strides, float32, float64, float16 or bfloat16; a `[N, C, H, W]` picture batch, usually.
@@ -100,9 +92,10 @@ def bias_act(
     limit = -1.0 if clamp is None else float(clamp)
     if b is not None and b.dtype != x.dtype:
         b = b.to(x.dtype)
-    if not extension.use_native(x):
+    regular = alpha >= 0 and _LEAST_GAIN <= gain <= _LARGEST_GAIN
+    if not (regular and extension.use_native(x)):
         return _reference(x, b, dim, act, alpha, gain, limit)
-    return _native(x, b, dim % x.dim() if b is not None else 0, _NUMBERS[act], alpha, gain, limit)
+    return _FORWARD(x, b, dim % x.dim() if b is not None else 0, _NUMBERS[act], alpha, gain, limit)
 
 
 def _check(x: Tensor, b: Tensor | None, dim: int, act: str, clamp: float | None) -> Activation:
@@ -135,84 +128,102 @@ def _reference(x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, ga
     y = ACTIVATIONS[act].function(_add_bias(x, b, dim), alpha)
     if gain != 1:
         y = y * gain
-    return y.clamp(-clamp, clamp) if clamp >= 0 else y
+    if clamp < 0:
+        return y
+    limit = y.new_tensor(clamp)
+    return torch.where(y.abs() >= limit, y.detach().clamp(-limit, limit), y)
 
 
-def _sum_to_bias(dx: Tensor, dim: int) -> Tensor:
-    """Gradient of a bias that was added along `dim`, given the gradient of the sum."""
-    return dx.sum([i for i in range(dx.dim()) if i != dim])
+def _fake_forward(x: Tensor, b: Tensor | None, dim: int, act: int, alpha: float, gain: float, clamp: float) -> Tensor:
+    _check_operator(x, b, dim, act, alpha, gain)
+    return torch.empty_like(x)
+
+
+def _fake_grad(
+    dy: Tensor,
+    saved: Tensor,
+    b: Tensor | None,
+    dim: int,
+    act: int,
+    alpha: float,
+    gain: float,
+    clamp: float,
+    needs_db: bool,
+) -> tuple[Tensor, Tensor]:
+    _check_operator(saved, b, dim, act, alpha, gain)
+    if needs_db and not 0 <= dim < saved.dim():
+        raise ValueError("bias_act_grad: dim is out of range")
+    if dy.shape != saved.shape or dy.dtype != saved.dtype:
+        raise ValueError("bias_act_grad: dy must have the shape and dtype of the saved tensor")
+    return torch.empty_like(saved), saved.new_empty(saved.shape[dim] if needs_db else 0)
+
+
+def _check_operator(x: Tensor, b: Tensor | None, dim: int, act: int, alpha: float, gain: float) -> None:
+    """What the compiled operators check, for those who call them directly."""
+    if x.dtype not in _DTYPES:
+        raise ValueError(f"bias_act: x is {x.dtype}, expected float32, float64, float16 or bfloat16")
+    if not 0 <= act < len(_BY_NUMBER):
+        raise ValueError(f"bias_act: unknown activation number {act}")
+    if not (alpha >= 0 and gain > 0):
+        raise ValueError("bias_act: expected alpha of at least 0 and gain above 0")
+    if b is not None and not (0 <= dim < x.dim() and b.shape == (x.shape[dim],) and b.dtype == x.dtype):
+        raise ValueError("bias_act: b must be a vector with x's dtype and one element per channel")
 
 
 def _save_forward(ctx: Any, inputs: tuple, output: Tensor) -> None:
     x, b, *ctx.options = inputs
-    ctx.save_for_backward(x, b)
-
-
-def _save_grad(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    dy, x, b, *ctx.options = inputs
-    ctx.save_for_backward(dy, x, b)
+    ctx.saves_input = _BY_NUMBER[inputs[3]].saves_input
+    if ctx.saves_input:
+        ctx.save_for_backward(x, b)
+    else:
+        ctx.save_for_backward(output)
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     """Derivative of `pygan::bias_act`."""
-    x, b = ctx.saved_tensors
-    dx = _grad(dy, x, b, *ctx.options)
-    db = _sum_to_bias(dx, ctx.options[0]) if b is not None and ctx.needs_input_grad[1] else None
-    return dx, db, None, None, None, None, None
+    saved, b = ctx.saved_tensors if ctx.saves_input else (*ctx.saved_tensors, None)
+    needs_db = ctx.needs_input_grad[1]
+    dx, db = _GRAD(dy, saved, b, *ctx.options, needs_db)
+    return dx, db if needs_db else None, None, None, None, None, None
 
 
-def _grad_backward(ctx: Any, ddx: Tensor) -> tuple[Tensor | None, ...]:
-    """Derivative of `pygan::bias_act_grad`, in operators that can be differentiated again."""
-    dy, x, b = ctx.saved_tensors
-    dim, act, alpha, gain, clamp = ctx.options
-    ddy = _grad(ddx, x, b, *ctx.options) if ctx.needs_input_grad[0] else None
-    second = _BY_NUMBER[act].second
-    dx = db = None
-    if second is not None and any(ctx.needs_input_grad[1:3]):
-        z = _add_bias(x, b, dim)
-        dx = ddx * dy * second(z) * gain
-        if clamp >= 0:
-            dx = torch.where((_BY_NUMBER[act].function(z, alpha) * gain).abs() > clamp, 0.0, dx)
-        db = _sum_to_bias(dx, dim) if b is not None else None
-    return ddy, dx, db, None, None, None, None, None
+def _save_grad(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    dy, saved, b, *ctx.options, _ = inputs
+    ctx.save_for_backward(dy, saved, b)
+    ctx.set_materialize_grads(False)
 
 
-class _BiasAct(torch.autograd.Function):
-    """`pygan::bias_act` for eager calls, at a third of the cost of what `register_autograd` makes of the same parts."""
+def _grad_backward(ctx: Any, ddx: Tensor | None, ddb: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Derivative of `pygan::bias_act_grad`, in operators that can be differentiated again.
 
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        _save_forward(ctx, inputs, None)
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.pygan.bias_act.default(*inputs)
-
-    backward = staticmethod(_backward)
-
-
-class _BiasActGrad(torch.autograd.Function):
-    """`pygan::bias_act_grad` for eager calls."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        _save_grad(ctx, inputs, None)
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.pygan.bias_act_grad.default(*inputs)
-
-    backward = staticmethod(_grad_backward)
+    With respect to `dy` and the saved tensor. Where that is the output, autograd goes on through it to `x` and `b`.
+    """
+    dy, saved, b = ctx.saved_tensors
+    dim, act, *_ = ctx.options
+    total = _add_bias(torch.zeros_like(saved) if ddx is None else ddx, ddb, dim)
+    ddy = _GRAD(total, saved, b, *ctx.options, False)[0] if ctx.needs_input_grad[0] else None
+    dsaved = db = None
+    if _BY_NUMBER[act].slope_derivative is not None and any(ctx.needs_input_grad[1:3]):
+        dsaved = total * dy * _slope_derivative(saved, b, *ctx.options)
+        if b is not None and ctx.needs_input_grad[2]:
+            db = dsaved.sum([i for i in range(saved.dim()) if i != dim])
+    return ddy, dsaved, db, None, None, None, None, None, None
 
 
-def _native(*inputs: Any) -> Tensor:
-    return torch.ops.pygan.bias_act(*inputs) if torch.compiler.is_compiling() else _BiasAct.apply(*inputs)
+def _slope_derivative(
+    saved: Tensor, b: Tensor | None, dim: int, act: int, alpha: float, gain: float, clamp: float
+) -> Tensor:
+    """How the gradient of x, per gradient of the output, depends on the saved tensor."""
+    definition = _BY_NUMBER[act]
+    assert definition.slope_derivative is not None
+    if definition.saves_input:
+        y = _FORWARD(saved.detach(), None if b is None else b.detach(), dim, act, alpha, gain, clamp)
+        derivative = gain * definition.slope_derivative(_add_bias(saved, b, dim))
+    else:
+        y = saved.detach()
+        derivative = definition.slope_derivative(saved / gain)
+    return derivative if clamp < 0 else torch.where(y.abs() >= y.new_tensor(clamp), 0.0, derivative)
 
 
-def _grad(*inputs: Any) -> Tensor:
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return _BiasActGrad.apply(*inputs)
-    return torch.ops.pygan.bias_act_grad(*inputs)
-
-
-if extension.MODULE is not None:
-    torch.library.register_fake("pygan::bias_act", lambda x, *rest: torch.empty_like(x))
-    torch.library.register_fake("pygan::bias_act_grad", lambda dy, x, *rest: torch.empty_like(x))
-    torch.library.register_autograd("pygan::bias_act", _backward, setup_context=_save_forward)
-    torch.library.register_autograd("pygan::bias_act_grad", _grad_backward, setup_context=_save_grad)
+_FORWARD = extension.Operator("bias_act", fake=_fake_forward, save=_save_forward, backward=_backward)
+_GRAD = extension.Operator("bias_act_grad", fake=_fake_grad, save=_save_grad, backward=_grad_backward)

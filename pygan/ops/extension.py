@@ -12,9 +12,10 @@ import importlib.util
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -59,6 +60,8 @@ def _load() -> tuple[ModuleType | None, str]:
 _WANTED = os.environ.get("PYGAN_OPS", "")
 # Found at import, without a word, because torch.compile cannot trace the search; what is wrong is said at first use.
 MODULE, _REASON = _load()
+NAMESPACE = "pygan"
+"""Where `torch.ops` holds the operators in use; the tests have a second library, of emulated CUDA kernels."""
 
 
 @functools.cache
@@ -89,11 +92,56 @@ def use_native(x: Tensor) -> bool:
     """True where the native kernels serve `x`: they are loaded, and have a kernel for its device."""
     if not torch.compiler.is_compiling():
         backend()
-    return MODULE is not None and x.device.type in ("cpu", "meta")
+    return MODULE is not None and (x.device.type in ("cpu", "meta") or (x.is_cuda and bool(MODULE.cuda_archs)))
+
+
+class Operator:
+    """An operator of the extension, `torch.ops.<namespace>.<name>`, with its derivative.
+
+    Eager calls differentiate through a `torch.autograd.Function`, at a third of the cost of what `register_autograd`
+    makes of the same parts; `torch.compile` and `torch.export` see the registered operator.
+
+    Args:
+        name: its name in the schema.
+        fake: `(*inputs) -> outputs` without data: shapes, dtypes and strides as the kernels have them.
+        save: `(ctx, inputs, output)` keeps on `ctx` what the derivative needs.
+        backward: `(ctx, *output_gradients) -> input_gradients`, in operators that can be differentiated again.
+    """
+
+    def __init__(self, name: str, *, fake: Callable, save: Callable, backward: Callable) -> None:
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            # The public way to call the kernel alone would look up the derivative again.
+            with torch._C._AutoDispatchBelowAutograd():
+                output = self.overloads[NAMESPACE](*inputs)
+            save(ctx, inputs, output)
+            return output
+
+        methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+        self.name, self.fake, self.save, self.backward = name, fake, save, backward
+        self.function = type(name, (torch.autograd.Function,), methods)
+        self.overloads: dict[str, torch._ops.OpOverload] = {}
+        if MODULE is not None:
+            self.register(NAMESPACE)
+
+    def register(self, namespace: str) -> None:
+        """Add shapes and derivative to the kernels that a loaded library registered under `namespace`."""
+        self.overloads[namespace] = getattr(getattr(torch.ops, namespace), self.name).default
+        torch.library.register_fake(f"{namespace}::{self.name}", self.fake)
+        torch.library.register_autograd(f"{namespace}::{self.name}", self.backward, setup_context=self.save)
+
+    def __call__(self, *inputs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return self.overloads[NAMESPACE](*inputs)
+        if torch.is_grad_enabled():
+            for value in inputs:
+                if isinstance(value, Tensor) and value.requires_grad:
+                    return self.function.apply(*inputs)
+        with torch._C._AutoDispatchBelowAutograd():
+            return self.overloads[NAMESPACE](*inputs)
 
 
 def build_info() -> dict[str, object]:
-    """Return facts about the loaded extension: path, csrc_digest, compiler, torch_target, has_cuda, isa; {} without."""
+    """Return facts about the loaded extension: path, digest, compiler, torch_target, cuda_archs, isa; {} without."""
     if backend() == "reference":
         return {}
     assert MODULE is not None
@@ -102,7 +150,7 @@ def build_info() -> dict[str, object]:
         "csrc_digest": MODULE.csrc_digest,
         "compiler": MODULE.compiler,
         "torch_target": MODULE.torch_target,
-        "has_cuda": MODULE.has_cuda,
+        "cuda_archs": MODULE.cuda_archs,
         "isa": MODULE.isa(),
     }
 

@@ -3,6 +3,8 @@
 Miyato, Kataoka, Koyama and Yoshida, "Spectral Normalization for Generative Adversarial Networks", ICLR 2018,
 arXiv:1802.05957, algorithm 1. Differs from `torch.nn.utils.parametrizations.spectral_norm` in: v is updated before u,
 as in the paper, which saves one of three matrix-vector products; the values agree once the iteration has converged.
+
+Everything here runs in the precision of the weight: autocast changes neither the vectors nor the normalized weight.
 """
 
 from typing import Any
@@ -24,7 +26,7 @@ def spectral_sigma(
     """Return the largest singular value of a weight, estimated from `u` and `v`, and the improved vectors.
 
     The gradient of sigma with respect to `weight` is `u v^T`, with `u` and `v` held constant; it can be differentiated
-    again. The inputs are not modified.
+    any number of times. The inputs are not modified.
 
     Args:
         weight: `[O, ...]`, read as the matrix `[O, K]`; float32, float64, float16 or bfloat16 (summed in float32).
@@ -40,15 +42,29 @@ def spectral_sigma(
         ValueError: shapes, dtypes or devices that do not fit, or a negative number of iterations.
     """
     _check(weight, u, v, n_power_iterations)
-    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    inputs = (weight, u.to(dtype), v.to(dtype), n_power_iterations, eps)
-    if not extension.use_native(weight):
-        sigma, new_u, new_v = _reference(*inputs)
-    elif torch.compiler.is_compiling():
-        sigma, new_u, new_v = torch.ops.pygan.spectral_sigma(*inputs)
+    inputs = (weight, *_in_vector_dtype(weight, u, v), n_power_iterations, eps)
+    if extension.use_native(weight):
+        sigma, new_u, new_v = _SIGMA(*inputs)
     else:
-        sigma, new_u, new_v = _SpectralSigma.apply(*inputs)
+        sigma, new_u, new_v = _reference(*inputs)
     return sigma.to(weight.dtype), new_u.to(u.dtype), new_v.to(v.dtype)
+
+
+def spectral_normalize(
+    weight: Tensor, u: Tensor, v: Tensor, n_power_iterations: int = 1, eps: float = 1e-12
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return `weight / sigma` and what `spectral_sigma` returns, in one operator with a gradient of its own.
+
+    The normalized weight is differentiable any number of times with respect to `weight`, with `u` and `v` held
+    constant: `dW = (dy - <dy, W / sigma> u v^T) / sigma`. For a differentiable sigma there is `spectral_sigma`.
+
+    Returns:
+        The normalized weight, in the dtype and memory format of `weight`; sigma, u and v, all three without gradient.
+        Arguments and errors are those of `spectral_sigma`.
+    """
+    _check(weight, u, v, n_power_iterations)
+    normalized, sigma, new_u, new_v = _normalize(weight, u, v, n_power_iterations, eps)
+    return normalized, sigma.to(weight.dtype), new_u.to(u.dtype), new_v.to(v.dtype)
 
 
 def spectral_norm(
@@ -105,13 +121,16 @@ class SpectralNorm(nn.Module):
         self.register_buffer("v", v)
 
     def forward(self, weight: Tensor) -> Tensor:
-        matrix = weight.transpose(0, self.dim)
-        sigma, u, v = spectral_sigma(matrix, self.u, self.v, self.n_power_iterations if self.training else 0, self.eps)
+        u, v, dim = self.u, self.v, self.dim
+        matrix = weight.transpose(0, dim) if dim else weight
         if self.training:
-            with torch.no_grad():
-                self.u.copy_(u)
-                self.v.copy_(v)
-        return weight / sigma
+            normalized, _, new_u, new_v = _normalize(matrix, u, v, self.n_power_iterations, self.eps)
+            with torch.no_grad():  # the backward pass uses new_u and new_v, whatever becomes of the buffers
+                u.copy_(new_u)
+                v.copy_(new_v)
+        else:
+            normalized = _normalize(matrix, u, v, 0, self.eps)[0]
+        return normalized.transpose(0, dim) if dim else normalized
 
 
 def _check_weight(weight: Tensor) -> None:
@@ -140,49 +159,125 @@ def _check(weight: Tensor, u: Tensor, v: Tensor, n_power_iterations: int) -> Non
         raise ValueError(f"spectral_norm: n_power_iterations is {n_power_iterations}, expected at least 0")
 
 
+def _vector_dtype(weight: Tensor) -> torch.dtype:
+    """The dtype that the vectors and every sum have."""
+    return torch.float64 if weight.dtype == torch.float64 else torch.float32
+
+
+def _in_vector_dtype(weight: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = _vector_dtype(weight)
+    return u if u.dtype == dtype else u.to(dtype), v if v.dtype == dtype else v.to(dtype)
+
+
+def _normalize(
+    weight: Tensor, u: Tensor, v: Tensor, n_power_iterations: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`spectral_normalize` unchecked, sigma and the new vectors in the vectors' dtype."""
+    u, v = _in_vector_dtype(weight, u, v)
+    if extension.use_native(weight):
+        return _NORMALIZE(weight, u, v, n_power_iterations, eps)
+    sigma, u, v = _reference(weight, u, v, n_power_iterations, eps)
+    return (weight / sigma).to(weight.dtype), sigma.detach(), u, v
+
+
 def _reference(
     weight: Tensor, u: Tensor, v: Tensor, n_power_iterations: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The formula in plain PyTorch; `u` and `v` are float64 for a float64 weight, else float32."""
-    matrix = weight.flatten(1).to(u.dtype)
-    with torch.no_grad():
-        u, v = u.clone(), v.clone()
-        for _ in range(n_power_iterations):
-            v = F.normalize(torch.mv(matrix.T, u), dim=0, eps=eps)
-            u = F.normalize(torch.mv(matrix, v), dim=0, eps=eps)
-    return torch.dot(u, torch.mv(matrix, v)), u, v
+    with torch.autocast(weight.device.type, enabled=False):
+        matrix = weight.flatten(1).to(u.dtype)
+        with torch.no_grad():
+            u, v = u.clone(), v.clone()
+            for _ in range(n_power_iterations):
+                v = F.normalize(torch.mv(matrix.T, u), dim=0, eps=eps)
+                u = F.normalize(torch.mv(matrix, v), dim=0, eps=eps)
+        return torch.dot(u, torch.mv(matrix, v)), u, v
 
 
-def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
-    weight, (_, u, v) = inputs[0], output
-    ctx.shape, ctx.dtype = weight.shape, weight.dtype
-    ctx.save_for_backward(u, v)
+def _outer(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
+    """`u v^T` in the shape of `weight`."""
+    return (u.unsqueeze(1) * v).reshape(weight.shape)
+
+
+def _save_sigma(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    _, u, v = output
     ctx.mark_non_differentiable(u, v)
+    ctx.shape, ctx.dtype = inputs[0].shape, inputs[0].dtype
+    ctx.save_for_backward(u, v)
 
 
-def _backward(ctx: Any, dsigma: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor | None, ...]:
+def _sigma_backward(ctx: Any, dsigma: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
     """Derivative of `pygan::spectral_sigma`: d sigma / d W = u v^T."""
     u, v = ctx.saved_tensors
-    return torch.outer(dsigma * u, v).reshape(ctx.shape).to(ctx.dtype), None, None, None, None
+    return ((dsigma * u).unsqueeze(1) * v).reshape(ctx.shape).to(ctx.dtype), None, None, None, None
 
 
-class _SpectralSigma(torch.autograd.Function):
-    """`pygan::spectral_sigma` for eager calls, cheaper than what `register_autograd` makes of the same parts."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
-            output = torch.ops.pygan.spectral_sigma.default(*inputs)
-        _save(ctx, inputs, output)
-        return output
-
-    backward = staticmethod(_backward)
+def _save_normalize(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    _, sigma, u, v = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(sigma, u, v)
+    ctx.save_for_backward(inputs[0], sigma, u, v)
 
 
-def _fake(weight: Tensor, u: Tensor, v: Tensor, n_power_iterations: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def _normalize_backward(ctx: Any, dy: Tensor | None, *unused: None) -> tuple[Tensor | None, ...]:
+    """Derivative of `pygan::spectral_normalize`."""
+    return None if dy is None else _NORMALIZE_GRAD(dy, *ctx.saved_tensors), None, None, None, None
+
+
+def _save_normalize_grad(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    dy, weight, _, u, v = inputs
+    ctx.save_for_backward(dy, weight, u, v)
+
+
+def _normalize_grad_backward(ctx: Any, ddw: Tensor) -> tuple[Tensor | None, ...]:
+    """Derivative of `pygan::spectral_normalize_grad`, where sigma = u^T W v is a function of the weight.
+
+    With a = <ddw, u v^T> and b = <dy, W> it comes from <ddw, dW> = <ddw, dy> / sigma - a b / sigma^2.
+    """
+    dy, weight, u, v = ctx.saved_tensors
+    ddw, dy, weight = (x.to(u.dtype) for x in (ddw, dy, weight))
+    uv = _outer(u, v, weight)
+    sigma = (weight * uv).sum()
+    a, b = (ddw * uv).sum(), (dy * weight).sum()
+    ddy = ddw / sigma - a / sigma.square() * weight
+    d_sigma = 2 * a * b / sigma.pow(3) - (ddw * dy).sum() / sigma.square()
+    d_weight = d_sigma * uv - a / sigma.square() * dy
+    dtype = ctx.saved_tensors[0].dtype
+    return ddy.to(dtype), d_weight.to(dtype), None, None, None
+
+
+def _output_format(weight: Tensor) -> torch.memory_format:
+    """The layout that the kernels write, as `format_of` in csrc/spectral_norm/spectral_norm_torch.cpp has it."""
+    channels_last = weight.dim() == 4 and weight.stride(1) == 1 and weight.shape[1] > 1
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _fake_sigma(
+    weight: Tensor, u: Tensor, v: Tensor, n_power_iterations: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check(weight, u, v, n_power_iterations)
+    if not u.dtype == v.dtype == _vector_dtype(weight):
+        raise ValueError(f"spectral_norm: u is {u.dtype} and v {v.dtype}, expected {_vector_dtype(weight)}")
     return u.new_empty([]), u.new_empty(u.shape), v.new_empty(v.shape)
 
 
-if extension.MODULE is not None:
-    torch.library.register_fake("pygan::spectral_sigma", _fake)
-    torch.library.register_autograd("pygan::spectral_sigma", _backward, setup_context=_save)
+def _fake_normalize(weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return torch.empty_like(weight, memory_format=_output_format(weight)), *_fake_sigma(weight, *rest)
+
+
+def _fake_normalize_grad(dy: Tensor, weight: Tensor, sigma: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    if dy.shape != weight.shape or dy.dtype != weight.dtype:
+        raise ValueError(f"spectral_norm: dy is {dy.dtype} {list(dy.shape)}, expected the dtype and shape of weight")
+    return torch.empty_like(weight, memory_format=_output_format(weight))
+
+
+_SIGMA = extension.Operator("spectral_sigma", fake=_fake_sigma, save=_save_sigma, backward=_sigma_backward)
+_NORMALIZE = extension.Operator(
+    "spectral_normalize", fake=_fake_normalize, save=_save_normalize, backward=_normalize_backward
+)
+_NORMALIZE_GRAD = extension.Operator(
+    "spectral_normalize_grad",
+    fake=_fake_normalize_grad,
+    save=_save_normalize_grad,
+    backward=_normalize_grad_backward,
+)

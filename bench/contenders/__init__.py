@@ -1,0 +1,1 @@
+"""What `bench/ops.py` measures: one file per operator with its peers and its cases."""
