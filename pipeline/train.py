@@ -58,9 +58,11 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     torch.manual_seed(seed)
     G = base.generator(ctx)
     network = base.discriminator(ctx)
-    augment = None if config["augment"] is None else load_spec("pygan.augment", config["augment"], "augment").build(ctx)
+    augment = None if config["augment"] is None else load_spec("pygan.augment", config["augment"], "augment")
     D = nn.ModuleList(
-        load_spec("pygan.discriminators", values, f"discriminators.{i}").build(ctx, network, augment)
+        load_spec("pygan.discriminators", values, f"discriminators.{i}").build(
+            ctx, network, None if augment is None else augment.build(ctx)
+        )
         for i, values in enumerate(config["discriminators"])
     )
     regularizers = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,11 @@ class Step:
 
 
 class Regularizer(Protocol):
-    """A term of a loss: called in the phases it lists, on the steps that are due."""
+    """A term of a loss: called in the phases it lists, on the steps that are due.
+
+    One with a state of its own is an `nn.Module` and keeps the state in buffers; checkpoints then carry it. Frozen
+    networks that it looks through are not part of it.
+    """
 
     phases: tuple[str, ...]
     """Subset of ("D", "G")."""
@@ -70,4 +74,17 @@ class Regularizer(Protocol):
 
     def __call__(self, step: Step) -> Tensor:
         """Return the scalar penalty to add to the loss of `step.phase`."""
+        ...
+
+
+@runtime_checkable
+class Adaptive(Protocol):
+    """An augmentation that follows its discriminator; what it has learned belongs into its buffers."""
+
+    def observe(self, real_logits: Tensor) -> None:
+        """Take note of one head's logits of augmented real pictures."""
+        ...
+
+    def adapt(self, step: int, nimg: int) -> dict[str, Tensor]:
+        """End training step `step` (from 0) with its `nimg` real pictures; return numbers to record by name."""
         ...

@@ -4,6 +4,7 @@ import importlib
 
 import pytest
 import torch
+from linear_style import LinearStyle
 from torch import nn
 
 from pygan import augment, discriminators, metrics, networks, regularizers
@@ -14,6 +15,8 @@ from pygan.spec import load_spec
 
 CTX = Context(resolution=16)
 SMALL = {"z_dim": 8, "g_channels": 4, "d_channels": 4}
+FULL_STRENGTH = {"ada": {"p": 1.0}}
+"""What an augmentation that starts by doing nothing needs to do something."""
 
 
 def plain_game() -> tuple[nn.Module, nn.ModuleList]:
@@ -23,13 +26,16 @@ def plain_game() -> tuple[nn.Module, nn.ModuleList]:
     return base.generator(CTX), nn.ModuleList([D])
 
 
-def make_step(phase: str) -> Step:
-    G, D = plain_game()
-    index = torch.arange(4)
-    step = Step(phase=phase, step=0, nimg=4, G=G, D=D, index=index, seed=0)
+def make_step(phase: str, G: nn.Module | None = None) -> Step:
+    """A late step, so that every term has started; `G` in place of a small dcgan."""
+    base, D = plain_game()
+    G = G or base
+    step = Step(phase=phase, step=10_000, nimg=4, G=G, D=D, index=torch.arange(4), seed=0)
     step.real_img = torch.rand(4, 3, 16, 16) * 2 - 1
     step.gen_z = step.draws("z").normal(8)
     step.gen_img = G(step.gen_z)
+    step.gen_logits = D[0](step.gen_img if phase == "G" else step.gen_img.detach(), None, None)
+    step.real_logits = D[0](step.real_img, None, None) if phase == "D" else None
     return step
 
 
@@ -38,7 +44,7 @@ def test_a_regularizer_is_a_finite_scalar_that_moves_its_own_side(kind):
     torch.manual_seed(1)
     term = load_spec("pygan.regularizers", {"kind": kind}).build(CTX)
     for phase in term.phases:
-        step = make_step(phase)
+        step = make_step(phase, LinearStyle() if kind == "path_length" else None)
         trained, other = (step.D, step.G) if phase == "D" else (step.G, step.D)
         other.requires_grad_(False)
         value = term(step)
@@ -50,7 +56,7 @@ def test_a_regularizer_is_a_finite_scalar_that_moves_its_own_side(kind):
 
 @pytest.mark.parametrize("kind", augment.KINDS)
 def test_an_augmentation_keeps_shapes_and_repeats(kind):
-    aug = load_spec("pygan.augment", {"kind": kind}).build(CTX)
+    aug = load_spec("pygan.augment", {"kind": kind} | FULL_STRENGTH.get(kind, {})).build(CTX)
     img = torch.rand(6, 3, 16, 16)
     once, again = (aug(img, Draws(0, "a", torch.arange(6))) for _ in range(2))
     assert once.shape == img.shape and once.isfinite().all()

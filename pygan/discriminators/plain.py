@@ -1,11 +1,11 @@
-"""The base network's own discriminator, trained from scratch."""
+"""The base network's own discriminator, trained from scratch, and what every player has: an augmentation of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 
-from pygan.context import Context
+from pygan.context import Adaptive, Context
 from pygan.draws import Draws
 from pygan.spec import spec
 
@@ -20,23 +20,47 @@ class Spec:
         return Plain(network, augment)
 
 
-class Plain(nn.Module):
-    """One head: `network` behind `augment`.
+class Player(nn.Module):
+    """What plays against G: a discriminator behind an augmentation, which may adapt itself to it.
 
     Args:
-        network: `D(img, c)`, pictures `[N, C, H, W]` in [-1, 1] and labels to logits `[N]`.
-        augment: None shows it the pictures as they are.
+        augment: None shows it the pictures as they are. Where it is a module, its state is part of the player's.
     """
+
+    heads: tuple[str, ...]
+
+    def __init__(self, augment: Augment | None) -> None:
+        super().__init__()
+        self.augment = augment
+
+    def augmented(self, img: Tensor, draws: Draws | None) -> Tensor:
+        """Return the pictures that the discriminator sees; `draws` None: those given."""
+        return img if self.augment is None or draws is None else self.augment(img, draws)
+
+    def observe(self, real_logits: Sequence[Tensor]) -> None:
+        """Show an adaptive augmentation every head's logits of augmented real pictures."""
+        if isinstance(self.augment, Adaptive):
+            for logits in real_logits:
+                self.augment.observe(logits)
+
+    def adapt(self, step: int, nimg: int) -> dict[str, Tensor]:
+        """Let an adaptive augmentation draw its conclusions from step `step` with `nimg` real pictures.
+
+        Returns:
+            Its numbers to record by name.
+        """
+        return self.augment.adapt(step, nimg) if isinstance(self.augment, Adaptive) else {}
+
+
+class Plain(Player):
+    """One head: `network`, `D(img, c)`, pictures `[N, C, H, W]` in [-1, 1] and labels to logits `[N]`."""
 
     heads = ("D",)
 
     def __init__(self, network: nn.Module, augment: Augment | None = None) -> None:
-        super().__init__()
+        super().__init__(augment)
         self.network = network
-        self.augment = augment
 
     def forward(self, img: Tensor, c: Tensor | None, draws: Draws | None) -> list[Tensor]:
         """Return `[logits]`; `draws` None: no augmentation."""
-        if self.augment is not None and draws is not None:
-            img = self.augment(img, draws)
-        return [self.network(img, c)]
+        return [self.network(self.augmented(img, draws), c)]

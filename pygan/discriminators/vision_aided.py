@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from pygan.context import Context
-from pygan.discriminators.plain import Augment
+from pygan.discriminators.plain import Augment, Player
 from pygan.draws import Draws
 from pygan.ops import spectral_norm
 from pygan.spec import spec
@@ -54,7 +54,7 @@ class Head(nn.Module):
         return self.conv3(x).mean((1, 2, 3))
 
 
-class VisionAided(nn.Module):
+class VisionAided(Player):
     """Heads on the taps of frozen networks; `heads` names the networks.
 
     The frozen networks are deliberately not registered as submodules: they appear in no state dict, no optimizer and
@@ -62,16 +62,14 @@ class VisionAided(nn.Module):
     """
 
     def __init__(self, frozen: tuple[nn.Module, ...], width: int, augment: Augment | None) -> None:
-        super().__init__()
+        super().__init__(augment)
         self._frozen = frozen
-        self.augment = augment
         self.taps = nn.ModuleList(nn.ModuleList(Head(c, width) for c in network.channels) for network in frozen)
         self.heads = tuple(network.name for network in frozen)
 
     def forward(self, img: Tensor, c: Tensor | None, draws: Draws | None) -> list[Tensor]:
         """Return one `[taps, N]` tensor of logits per frozen network; `draws` None: no augmentation."""
-        if self.augment is not None and draws is not None:
-            img = self.augment(img, draws)
+        img = self.augmented(img, draws)
         return [
             torch.stack([head(tap) for head, tap in zip(heads, network(img), strict=True)])
             for heads, network in zip(self.taps, self._frozen, strict=True)

@@ -8,11 +8,20 @@ every doubling of the side.
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu_
 
 from pygan.context import Context
-from pygan.networks.layers import ConditionalBatchNorm, ConvAct, Projection, UpsampledConv, doublings
+from pygan.draws import Draws
+from pygan.networks.layers import (
+    ConditionalBatchNorm,
+    ConvAct,
+    Projection,
+    UpsampledConv,
+    class_affines,
+    doublings,
+)
 from pygan.spec import spec
 
 
@@ -41,6 +50,7 @@ class Generator(nn.Module):
     def __init__(self, z_dim: int, width: int, resolution: int, channels: int, num_classes: int) -> None:
         super().__init__()
         self.z_dim = z_dim
+        self.num_classes = num_classes
         widths = [max(4 * width >> i, 4) for i in range(doublings(resolution, 4) + 1)]
         self.linear = nn.Linear(z_dim, widths[0] * 16)
         nn.init.xavier_uniform_(self.linear.weight)
@@ -49,18 +59,22 @@ class Generator(nn.Module):
         self.convs = nn.ModuleList(UpsampledConv(a, b) for a, b in pairwise(widths))
         self.to_img = ConvAct(widths[-1], channels, 3, act="tanh")
 
-    def stem(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+    def stem(self, z: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         """Return the first feature map `[N, 4 * g_channels, 4, 4]`."""
         return self.linear(z).unflatten(1, (-1, 4, 4))
 
-    def body(self, h: Tensor, c: Tensor | None = None) -> Tensor:
+    def body(self, h: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         h = relu_(self.norms[0](h, c))
         for conv, norm in zip(self.convs, self.norms[1:], strict=True):
             h = relu_(norm(conv(h), c))
         return self.to_img(h)
 
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         return self.body(self.stem(z, c), c)
+
+    def class_affines(self) -> list[tuple[Tensor, Tensor]]:
+        """See `pygan.networks.layers.class_affines`; empty without classes."""
+        return class_affines(self, torch.arange(self.num_classes, device=self.linear.weight.device))
 
 
 class Discriminator(nn.Module):

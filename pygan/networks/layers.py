@@ -1,10 +1,15 @@
 """Layers that several base networks share."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv_transpose2d, interpolate, pad
+from torch.nn.functional import avg_pool2d, conv_transpose2d, interpolate, pad, relu
 
 from pygan.ops import bias_act, spectral_norm
+
+Init = Callable[[Tensor], object]
+"""Fills a weight in place."""
 
 
 class ConvAct(nn.Module):
@@ -13,6 +18,8 @@ class ConvAct(nn.Module):
     Args:
         act: activation of `bias_act`; the gain is 1, not the activation's default.
         sn: spectral normalization of the weight (Miyato et al., ICLR 2018, arXiv 1802.05957).
+        sn_eps: lower bound of the norms that its power iteration divides by.
+        init: fills the weight; the bias starts at 0.
     """
 
     def __init__(
@@ -24,14 +31,16 @@ class ConvAct(nn.Module):
         stride: int = 1,
         act: str = "linear",
         sn: bool = False,
+        sn_eps: float = 1e-12,
+        init: Init = nn.init.xavier_uniform_,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=(kernel - 1) // 2, bias=False)
-        nn.init.xavier_uniform_(self.conv.weight)
+        init(self.conv.weight)
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.act = act
         if sn:
-            spectral_norm(self.conv)
+            spectral_norm(self.conv, eps=sn_eps)
 
     def forward(self, x: Tensor) -> Tensor:
         return bias_act(self.conv(x), self.bias, act=self.act, gain=1.0)
@@ -57,45 +66,216 @@ class UpsampledConv(nn.Module):
         return conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), stride=2, padding=1)
 
 
-class ConditionalBatchNorm(nn.Module):
-    """Batch normalization; with classes, each class has its own gain and bias.
+class ConditionalNorm(nn.Module):
+    """Batch normalization whose gain and bias are functions of a condition, the common face of all such layers.
+
+    A generator's `class_affines` finds them by this class. Subclasses have `norm` and `affine`.
+    """
+
+    norm: nn.BatchNorm2d
+    conditional = True
+
+    def affine(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return gain (1: unchanged) and bias, `[N, C]` each, under N conditions."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """`x` `[N, C, H, W]`; `y`: what `affine` takes, ignored where the layer is not conditional."""
+        x = self.norm(x)
+        if not self.conditional:
+            return x
+        gain, bias = self.affine(y)
+        return x * gain[:, :, None, None] + bias[:, :, None, None]
+
+
+class ConditionalBatchNorm(ConditionalNorm):
+    """Each class has its own gain and bias (Dumoulin et al., ICLR 2017, arXiv 1610.07629); the condition is its number.
 
     Args:
         num_classes: 0 gives the ordinary affine layer.
+        init: fills `gain - 1` and `bias` of the classes, the ordinary layer starting as the identity; None: gains are
+            normal with mean 1 and deviation 0.02, biases 0.
     """
 
-    def __init__(self, channels: int, num_classes: int = 0) -> None:
+    def __init__(self, channels: int, num_classes: int = 0, *, eps: float = 1e-5, init: Init | None = None) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels, affine=num_classes == 0)
+        self.norm = nn.BatchNorm2d(channels, eps=eps, affine=num_classes == 0)
+        self.conditional = num_classes > 0
         if num_classes:
             self.gain = nn.Embedding(num_classes, channels)
             self.bias = nn.Embedding(num_classes, channels)
+            self._initialize(init)
+        elif init is None:
+            nn.init.normal_(self.norm.weight, 1.0, 0.02)
+
+    @torch.no_grad()
+    def _initialize(self, init: Init | None) -> None:
+        if init is None:
             nn.init.normal_(self.gain.weight, 1.0, 0.02)
             nn.init.zeros_(self.bias.weight)
         else:
-            nn.init.normal_(self.norm.weight, 1.0, 0.02)
-        self.num_classes = num_classes
+            init(self.gain.weight)
+            init(self.bias.weight)
+            self.gain.weight += 1
 
-    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
-        """`x` `[N, C, H, W]`; `c` int64 `[N]`, ignored without classes."""
-        x = self.norm(x)
-        return x * self.gain(c)[:, :, None, None] + self.bias(c)[:, :, None, None] if self.num_classes else x
+    def affine(self, c: Tensor) -> tuple[Tensor, Tensor]:
+        """`c` int64 `[N]`."""
+        return self.gain(c), self.bias(c)
+
+
+class ModulatedBatchNorm(ConditionalNorm):
+    """Gain and bias are spectrally normalized linear maps of a vector: `1 + W_gain y` and `W_bias y`.
+
+    The vector is a class embedding with a part of z (BigGAN: Brock et al., ICLR 2019, arXiv 1809.11096) or z alone
+    (self-modulation: Chen et al., ICLR 2019, arXiv 1810.01365). In training mode every call of `affine` is one more
+    power iteration of both maps.
+
+    Args:
+        features: dimension of the vector.
+    """
+
+    def __init__(self, channels: int, features: int, *, eps: float, sn_eps: float, init: Init) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, eps=eps, affine=False)
+        self.gain, self.bias = (
+            linear(features, channels, bias=False, sn=True, sn_eps=sn_eps, init=init) for _ in range(2)
+        )
+
+    def affine(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """`y` `[N, features]`."""
+        return 1 + self.gain(y), self.bias(y)
+
+
+def class_affines(network: nn.Module, classes: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return gain and bias, `[num_classes, C]` each, of every conditional normalization of a network, in its order.
+
+    They are differentiable. Group spectral regularization (Rangwani et al., ECCV 2022) penalizes `gain - 1` and `bias`.
+
+    Args:
+        classes: the condition of each class, as the layers' `affine` takes it.
+    """
+    norms = (module for module in network.modules() if isinstance(module, ConditionalNorm))
+    return [norm.affine(classes) for norm in norms if norm.conditional]
+
+
+class UpBlock(nn.Module):
+    """Norm-ReLU-upsample-conv-norm-ReLU-conv beside an upsampled 1x1 shortcut.
+
+    `[N, in_channels, H, H]` to `[N, out_channels, 2H, 2H]`, residual block of the ResNet of Miyato et al. (ICLR 2018,
+    arXiv 1802.05957) and of BigGAN.
+
+    Args:
+        norm: channels to a normalization.
+        conv: as `ConvAct`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        norm: Callable[[int], ConditionalNorm],
+        conv: Callable[..., ConvAct] = ConvAct,
+    ) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = norm(in_channels), norm(out_channels)
+        self.conv1 = conv(in_channels, out_channels, 3)
+        self.conv2 = conv(out_channels, out_channels, 3)
+        self.shortcut = conv(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """`y`: the condition that both normalizations read."""
+        h = self.conv1(upsample(relu(self.norm1(x, y))))
+        h = self.conv2(relu(self.norm2(h, y)))
+        return h + upsample(self.shortcut(x))  # a 1x1 convolution commutes with nearest upsampling
+
+
+class DownBlock(nn.Module):
+    """Two convolutions beside a shortcut, as in the discriminators of the same papers; `down` halves the side.
+
+    `[N, in_channels, H, H]` to `[N, out_channels, H, H]`, or H / 2 by average pooling. The shortcut is a 1x1
+    convolution where the side or the channels change.
+
+    Args:
+        conv: as `ConvAct`.
+        hidden: channels between the convolutions; None: `out_channels`.
+        first: the block that sees pictures: no ReLU before its first convolution.
+        relu_shortcut: the shortcut starts from the rectified input too.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        conv: Callable[..., ConvAct],
+        *,
+        hidden: int | None = None,
+        down: bool,
+        first: bool = False,
+        relu_shortcut: bool = False,
+    ) -> None:
+        super().__init__()
+        hidden = hidden or out_channels
+        self.conv1 = conv(in_channels, hidden, 3, act="relu")
+        self.conv2 = conv(hidden, out_channels, 3)
+        self.shortcut = conv(in_channels, out_channels, 1) if down or in_channels != out_channels else None
+        self.down = down
+        self.first = first
+        self.relu_shortcut = relu_shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x if self.first else relu(x)
+        if self.relu_shortcut:
+            x = h
+        h = self.conv2(self.conv1(h))
+        if self.down:
+            h, x = avg_pool2d(h, 2), avg_pool2d(x, 2)  # pooling commutes with the 1x1 shortcut
+        return h + (x if self.shortcut is None else self.shortcut(x))
+
+
+def linear(
+    in_features: int, out_features: int, *, bias: bool = True, sn: bool = False, sn_eps: float = 1e-12, init: Init
+) -> nn.Linear:
+    """Return a linear layer with the weight filled by `init`, its bias 0; `sn` and `sn_eps` as in `ConvAct`."""
+    layer = nn.Linear(in_features, out_features, bias=bias)
+    init(layer.weight)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return spectral_norm(layer, eps=sn_eps) if sn else layer
 
 
 class Projection(nn.Module):
     """Logit of a feature vector, plus its inner product with the class embedding.
 
     Source: Miyato and Koyama, "cGANs with Projection Discriminator", ICLR 2018 (arXiv 1802.05637), eq. 4.
+
+    Args:
+        sn: spectral normalization of the weight and of the embeddings, `[num_classes, features]` read as a matrix.
+        sn_eps: as in `ConvAct`.
+        init: fills weight and embeddings, the bias starting at 0; None: PyTorch's initialization.
     """
 
-    def __init__(self, features: int, num_classes: int = 0, *, bias: bool = True, sn: bool = False) -> None:
+    def __init__(
+        self,
+        features: int,
+        num_classes: int = 0,
+        *,
+        bias: bool = True,
+        sn: bool = False,
+        sn_eps: float = 1e-12,
+        init: Init | None = None,
+    ) -> None:
         super().__init__()
         self.linear = nn.Linear(features, 1, bias=bias)
         self.embed = nn.Embedding(num_classes, features) if num_classes else None
+        layers = [self.linear] if self.embed is None else [self.linear, self.embed]
+        if init is not None:
+            for layer in layers:
+                init(layer.weight)
+            if bias:
+                nn.init.zeros_(self.linear.bias)
         if sn:
-            spectral_norm(self.linear)
-            if self.embed is not None:
-                spectral_norm(self.embed)
+            for layer in layers:
+                spectral_norm(layer, eps=sn_eps)
 
     def forward(self, h: Tensor, c: Tensor | None) -> Tensor:
         """`h` `[N, features]`, `c` int64 `[N]` or None; returns logits `[N]`."""

@@ -3,6 +3,7 @@
 from pygan.ops.bias_act import bias_act
 from pygan.ops.conv2d_resample import conv2d_resample
 from pygan.ops.extension import backend, backend_reason, build_info, check_build
+from pygan.ops.grid_sample import grid_sample
 from pygan.ops.group_spectral_sigma import group_spectral_sigma
 from pygan.ops.modulated_conv2d import modulated_conv2d
 from pygan.ops.source_hash import csrc_digest
@@ -19,6 +20,7 @@ __all__ = [
     "csrc_digest",
     "downsample2d",
     "filter2d",
+    "grid_sample",
     "group_spectral_sigma",
     "modulated_conv2d",
     "setup_filter",

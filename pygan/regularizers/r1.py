@@ -39,5 +39,6 @@ class R1:
     def __call__(self, step: Step) -> Tensor:
         img = step.real_img.detach().requires_grad_(True)
         (logits,) = step.D[0](img, step.real_c, step.draws("augment/r1"))
+        step.D[0].observe([logits])
         (gradient,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
         return self.gamma / 2 * gradient.square().sum((1, 2, 3)).mean()

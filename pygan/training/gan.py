@@ -78,7 +78,7 @@ def train(run: Run, spec: TrainingSpec, *, state_dir: Path, out_dir: Path) -> di
     average = Average(G, spec.ema_halflife_kimg * 1000, spec.ema_rampup)
     opt_G = torch.optim.Adam(G.parameters(), lr=spec.g_lr, betas=spec.betas, eps=1e-8, fused=True)
     opt_D = torch.optim.Adam(D.parameters(), lr=spec.d_lr, betas=spec.betas, eps=1e-8, fused=True)
-    state = RunState(G, D, average.G, opt_G, opt_D)
+    state = RunState(G, D, average.G, opt_G, opt_D, run.regularizers)
     stop = StopFlag()
 
     # ---- Start: newest checkpoint, else the given state, else the initialization
@@ -123,6 +123,9 @@ def train(run: Run, spec: TrainingSpec, *, state_dir: Path, out_dir: Path) -> di
             loss.backward()
             opt_D.step()
         D.requires_grad_(False)
+        for i, d in enumerate(D):
+            for name, value in d.adapt(step_number, spec.nimg_per_step).items():
+                stats.note(f"augment/{i}/{name}", value)
 
         # Generator step
         G.requires_grad_(True)
@@ -170,10 +173,10 @@ def _channels_last(img: Tensor) -> Tensor:
 
 
 def _generate(run: Run, step: Step) -> None:
-    """Draw latents and labels for the step and run G on them."""
+    """Draw latents and labels for the step and run G on them, with fresh noise."""
     step.gen_z = step.draws("z").normal(run.G.z_dim)
     step.gen_c = run.gen_labels(step.draws("c"))
-    step.gen_img = run.G(step.gen_z, step.gen_c)
+    step.gen_img = run.G(step.gen_z, step.gen_c, step.draws("synthesis"))
 
 
 def _discriminate_pair(step: Step) -> tuple[list[Tensor], list[Tensor]]:
@@ -183,10 +186,11 @@ def _discriminate_pair(step: Step) -> tuple[list[Tensor], list[Tensor]]:
     index = torch.cat([2 * step.index, 2 * step.index + 1])
     real, gen = [], []
     for i, d in enumerate(step.D):
-        for logits in d(img, c, Draws(step.seed, f"augment/{i}/D", index)):
-            half = logits.chunk(2, dim=-1)
-            real.append(half[0])
-            gen.append(half[1])
+        heads = d(img, c, Draws(step.seed, f"augment/{i}/D", index))
+        halves = [logits.chunk(2, dim=-1) for logits in heads]
+        d.observe([half for half, _ in halves])
+        real += [half for half, _ in halves]
+        gen += [half for _, half in halves]
     return real, gen
 
 

@@ -9,12 +9,19 @@ from pygan.networks import KINDS
 from pygan.networks.layers import UpsampledConv, upsample
 from pygan.spec import load_spec
 
-SMALL = {"g_channels": 8, "d_channels": 8}
+SMALL = {
+    "dcgan": {"g_channels": 8, "d_channels": 8},
+    "sngan": {"g_channels": 8, "d_channels": 8},
+    "biggan": {"g_channels": 8, "d_channels": 8},
+    "stylegan2": {"z_dim": 16, "w_dim": 16, "channel_base": 256, "channel_max": 8, "mapping_layers": 2},
+}
+BOUNDED = ("dcgan", "sngan", "biggan")
+"""Kinds whose pictures end in tanh."""
 
 
 def build(kind: str, *, resolution: int = 32, num_classes: int = 0, seed: int = 0):
     ctx = Context(resolution=resolution, num_classes=num_classes, seed=seed)
-    base = load_spec("pygan.networks", {"kind": kind, **SMALL})
+    base = load_spec("pygan.networks", {"kind": kind, **SMALL[kind]})
     torch.manual_seed(seed)
     return base.generator(ctx), base.discriminator(ctx)
 
@@ -28,7 +35,7 @@ def test_shapes_range_and_cut_points(kind, resolution, num_classes):
     c = torch.arange(4) % 3 if num_classes else None
     img = G.train()(z, c)
     assert img.shape == (4, 3, resolution, resolution)
-    assert img.abs().max() <= 1
+    assert kind not in BOUNDED or img.abs().max() <= 1
     assert D(img, c).shape == (4,)
     G.eval(), D.eval()
     torch.testing.assert_close(G(z, c), G.body(G.stem(z, c), c))
@@ -47,9 +54,8 @@ def test_class_changes_both_networks(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_seed_decides_the_initialization(kind):
     (a, _), (b, _), (c, _) = build(kind, seed=1), build(kind, seed=1), build(kind, seed=2)
-    same = [torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True)]
-    assert all(same)
-    assert not torch.equal(next(a.parameters()), next(c.parameters()))
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    assert not all(torch.equal(p, q) for p, q in zip(a.parameters(), c.parameters(), strict=True))
 
 
 @pytest.mark.parametrize(("kind", "start"), [("dcgan", 4), ("sngan", 4)])

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny import SPEC, tiny_run
+from tiny import ADA, SPEC, tiny_run
 
 from pygan.checkpoint import read_tensors, subset
 from pygan.errors import DataError, NumericalError
@@ -116,6 +116,28 @@ def test_golden_losses_of_ten_steps(tmp_path):
     for line, expected in zip(lines, golden, strict=True):
         assert line["loss/D"] == pytest.approx(expected["loss/D"], rel=1e-3)
         assert line["loss/G"] == pytest.approx(expected["loss/G"], rel=1e-3)
+
+
+def test_an_adaptive_augmentation_sees_real_logits_and_its_p_is_recorded(tmp_path):
+    run = tiny_run(augment=ADA | {"target": 0.0})
+    signs, observe, adapt = [], run.D[0].augment.observe, run.D[0].augment.adapt
+    run.D[0].augment.observe = lambda logits: (signs.append(logits.detach().sign()), observe(logits))
+    p, expected = 0.3, []
+
+    def adapt_and_expect(step, nimg):
+        nonlocal p
+        if (step + 1) % 3 == 0:
+            p = max(p + torch.cat(signs).mean().sign().item() * 3 * 4 / 100, 0)
+            signs.clear()
+        expected.append(p)
+        return adapt(step, nimg)
+
+    run.D[0].augment.adapt = adapt_and_expect
+    out = run_in(tmp_path, run)
+    lines = [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
+    assert [line["augment/0/p"] for line in lines] == pytest.approx(expected[1::2])
+    assert len(signs) == 3  # steps 18 and 19, each one batch, and the batch that R1 saw in step 19
+    assert all(len(batch) == SPEC.batch for batch in signs)
 
 
 def test_average_has_the_stated_half_life():

@@ -89,6 +89,17 @@ def test_killed_twice_and_finished(tmp_path, uninterrupted):
     assert_same(tmp_path, uninterrupted)
 
 
+def test_an_adaptive_augmentation_continues_where_it_stood(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert program(whole, "--ada") == 0
+    assert program(killed, "--ada", "--die-at", 44) == -signal.SIGKILL
+    stood = read_tensors(killed / "state" / "000000000032" / "tensors.safetensors")[0]
+    assert stood["D.0.augment.sign_count"] > 0  # between two adjustments
+    assert program(killed, "--ada") == 0
+    assert_same(whole, killed)
+    assert tensors(whole)["D.0.augment.p"] != stood["D.0.augment.p"]
+
+
 def test_a_signal_saves_the_state_and_asks_to_try_again(tmp_path, uninterrupted):
     run = tiny_run()
     batch = run.batch

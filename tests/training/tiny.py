@@ -1,6 +1,6 @@
 """A training small enough to run whole in a test; as a program it can kill itself, to be continued.
 
-`OUT [--die-at NIMG] [--die-in-sync N]`
+`OUT [--die-at NIMG] [--die-in-sync N] [--ada]`
 """
 
 import argparse
@@ -26,20 +26,31 @@ SPEC = TrainingSpec(
     batch=4, total_nimg=80, snapshots=(0, 40, 80), tick_nimg=8, checkpoint_nimg=16, monitor_images=4, standing_batches=2
 )
 N = 10
+DIFFAUG = {"kind": "diffaug"}
+ADA = {"kind": "ada", "p": 0.3, "interval": 3, "speed_kimg": 0.1}
+"""Moves p by 0.12 every 3 steps, so that checkpoints, 4 steps apart, fall between adjustments."""
 
 
 def pictures(seed: int, stream: str) -> torch.Tensor:
     return Draws(seed, stream, torch.arange(N)).integers(256, 3, 16, 16).to(torch.uint8)
 
 
-def tiny_run(*, seed: int = 0, sparse: bool = False, extra_head: bool = False, base: dict = BASE, **fields) -> Run:
-    """Return a run on ten random pictures with DiffAugment and R1."""
+def tiny_run(
+    *,
+    seed: int = 0,
+    sparse: bool = False,
+    extra_head: bool = False,
+    base: dict = BASE,
+    augment: dict = DIFFAUG,
+    **fields,
+) -> Run:
+    """Return a run on ten random pictures with an augmentation and R1."""
     ctx = Context(resolution=16, seed=seed)
     torch.manual_seed(seed)
     network = load_spec("pygan.networks", base)
     G, D = network.generator(ctx), network.discriminator(ctx)
-    augment = load_spec("pygan.augment", {"kind": "diffaug"}).build(ctx)
-    players = [load_spec("pygan.discriminators", {"kind": "plain"}).build(ctx, D, augment)]
+    augmentation = load_spec("pygan.augment", augment).build(ctx)
+    players = [load_spec("pygan.discriminators", {"kind": "plain"}).build(ctx, D, augmentation)]
     if extra_head:
         players.append(
             load_spec("pygan.discriminators", {"kind": "plain"}).build(ctx, network.discriminator(ctx), None)
@@ -68,8 +79,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--die-at", type=int)
     parser.add_argument("--die-in-sync", type=int)
+    parser.add_argument("--ada", action="store_true")
     args = parser.parse_args(arguments)
-    run = tiny_run()
+    run = tiny_run(augment=ADA if args.ada else DIFFAUG)
     batch, sync, synced = run.batch, os.fsync, 0
 
     def dying_batch(index):

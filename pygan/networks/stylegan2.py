@@ -1,0 +1,559 @@
+"""StyleGAN2 with the changes of StyleGAN2-ADA: mapping, modulated synthesis, residual discriminator.
+
+Karras, Laine, Aittala, Hellsten, Lehtinen and Aila, "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020
+(arXiv 1912.04958); Karras, Aittala, Hellsten, Laine, Lehtinen and Aila, "Training Generative Adversarial Networks with
+Limited Data", NeurIPS 2020 (arXiv 2006.06676). Values, initialization and state names are those of the public PyTorch
+code of the second paper, so that its published networks load.
+
+Differs from it in: labels are class numbers; noise and style mixing of a training step are drawn from counters; on a
+CPU every block computes in float32.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pygan.context import Context
+from pygan.draws import Draws
+from pygan.ops import bias_act, conv2d_resample, downsample2d, modulated_conv2d, setup_filter, upsample2d
+from pygan.ops.bias_act import ACTIVATIONS
+from pygan.spec import spec
+
+Architecture = Literal["orig", "skip", "resnet"]
+
+
+@spec
+class Spec:
+    kind: Literal["stylegan2"] = "stylegan2"
+    z_dim: int = 512
+    """Dimension of the latent vector."""
+    w_dim: int = 512
+    """Dimension of the intermediate latent vector."""
+    channel_base: int = 32768
+    """Channels at resolution r are `channel_base // r`, at most `channel_max`."""
+    channel_max: int = 512
+    mapping_layers: int = 8
+    """Layers of G's mapping network (2 in the `auto` and `cifar` configurations)."""
+    g_architecture: Literal["orig", "skip", "resnet"] = "skip"
+    d_architecture: Literal["orig", "skip", "resnet"] = "resnet"
+    half_resolutions: int = 0
+    """The highest resolutions computed in float16 on a GPU (published: 4); the others in float32."""
+    conv_clamp: float | None = None
+    """Largest absolute value of a convolution's output (published: 256, with `half_resolutions`); null: no limit."""
+    noise: bool = True
+    """Noise inputs in the synthesis layers."""
+    style_mixing: float = 0.9
+    """Probability that a training batch takes its later layers' styles from other latents."""
+    mbstd_group: int | None = 4
+    """Samples over which the minibatch standard deviation is taken; null: the batch."""
+    mbstd_channels: int = 1
+    """Feature maps of minibatch standard deviation; 0: none."""
+    conditional: bool = False
+    """Class label as input of both mapping networks."""
+
+    def generator(self, ctx: Context) -> "Generator":
+        synthesis = Synthesis(
+            self.w_dim,
+            ctx.resolution,
+            ctx.channels,
+            channel_base=self.channel_base,
+            channel_max=self.channel_max,
+            architecture=self.g_architecture,
+            half_resolutions=self.half_resolutions,
+            conv_clamp=self.conv_clamp,
+            noise=self.noise,
+        )
+        mapping = Mapping(self.z_dim, ctx.num_classes, self.w_dim, synthesis.num_ws, layers=self.mapping_layers)
+        return Generator(synthesis, mapping, self.style_mixing)
+
+    def discriminator(self, ctx: Context) -> "Discriminator":
+        return Discriminator(
+            ctx.num_classes,
+            ctx.resolution,
+            ctx.channels,
+            channel_base=self.channel_base,
+            channel_max=self.channel_max,
+            architecture=self.d_architecture,
+            half_resolutions=self.half_resolutions,
+            conv_clamp=self.conv_clamp,
+            mbstd_group=self.mbstd_group,
+            mbstd_channels=self.mbstd_channels,
+        )
+
+
+class FullyConnected(nn.Module):
+    """Linear layer with equalized learning rate: weights are drawn from n(0, 1) / m and scaled by m / sqrt(in).
+
+    Args:
+        lr_multiplier: m, by which the layer learns slower.
+        bias: initial bias.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, act: str = "linear", lr_multiplier: float = 1.0, bias: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full([out_features], float(bias)))
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+        self.bias_gain = lr_multiplier
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.linear(x, (self.weight * self.weight_gain).to(x.dtype))
+        return bias_act(x, self.bias * self.bias_gain, act=self.act)
+
+
+class Conv2dLayer(nn.Module):
+    """Convolution with equalized learning rate, optional resampling, bias and activation.
+
+    Args:
+        up: upsampling factor before the convolution.
+        down: downsampling factor after it.
+        clamp: largest absolute value of the output at gain 1; None: no limit.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        act: str = "linear",
+        bias: bool = True,
+        up: int = 1,
+        down: int = 1,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.register_buffer("resample_filter", setup_filter([1, 3, 3, 1]))
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel**2)
+        self.act, self.up, self.down, self.clamp = act, up, down, clamp
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """`gain` multiplies the activation's default gain, and the clamp."""
+        weight = (self.weight * self.weight_gain).to(x.dtype)
+        padding = weight.shape[-1] // 2
+        # Where it upsamples, the kernel is that of the transposed convolution: a true convolution.
+        x = conv2d_resample(x, weight, self.resample_filter, self.up, self.down, padding, flip_weight=self.up == 1)
+        clamp = None if self.clamp is None else self.clamp * gain
+        return bias_act(x, self.bias, act=self.act, gain=ACTIVATIONS[self.act].gain * gain, clamp=clamp)
+
+
+def normalize_2nd_moment(x: Tensor) -> Tensor:
+    """Divide `[N, F]` by the root mean square over the features."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
+class Mapping(nn.Module):
+    """z `[N, z_dim]` and class numbers `[N]` to w: `[N, num_ws, w_dim]`, or `[N, w_dim]` where `num_ws` is None.
+
+    Args:
+        z_dim: 0: the class alone.
+        num_classes: 0: unconditional.
+        num_ws: copies of w, one per layer of the synthesis; None: no copies and no running average.
+    """
+
+    w_avg_beta = 0.995
+
+    def __init__(self, z_dim: int, num_classes: int, w_dim: int, num_ws: int | None, *, layers: int = 8) -> None:
+        super().__init__()
+        self.z_dim, self.num_classes, self.num_ws, self.layers = z_dim, num_classes, num_ws, layers
+        if num_classes:
+            self.embed = FullyConnected(num_classes, w_dim)
+        widths = [z_dim + (w_dim if num_classes else 0)] + [w_dim] * layers
+        for i in range(layers):
+            self.add_module(f"fc{i}", FullyConnected(widths[i], widths[i + 1], act="lrelu", lr_multiplier=0.01))
+        if num_ws is not None:
+            self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def forward(self, z: Tensor | None, c: Tensor | None, *, track: bool = True) -> Tensor:
+        """`track`: let w_avg follow, in training mode."""
+        inputs = []
+        if self.z_dim:
+            inputs.append(normalize_2nd_moment(z.float()))
+        if self.num_classes:
+            inputs.append(normalize_2nd_moment(self.embed(F.one_hot(c, self.num_classes).float())))
+        w = torch.cat(inputs, dim=1)
+        for i in range(self.layers):
+            w = getattr(self, f"fc{i}")(w)
+        if self.num_ws is None:
+            return w
+        if self.training and track:
+            self.w_avg.copy_(w.detach().mean(0).lerp(self.w_avg, self.w_avg_beta))
+        return w[:, None].expand(-1, self.num_ws, -1)
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3x3 convolution, noise, bias and leaky ReLU."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        *,
+        up: int = 1,
+        clamp: float | None = None,
+        noise: bool = True,
+    ) -> None:
+        super().__init__()
+        self.affine = FullyConnected(w_dim, in_channels, bias=1)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.register_buffer("resample_filter", setup_filter([1, 3, 3, 1]))
+        if noise:
+            self.register_buffer("noise_const", torch.randn(resolution, resolution))
+            self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.resolution, self.up, self.clamp, self.noise = resolution, up, clamp, noise
+
+    def forward(self, x: Tensor, w: Tensor, draws: Draws | None, gain: float = 1.0) -> Tensor:
+        noise = None
+        if self.noise:
+            size = (1, self.resolution, self.resolution)
+            noise = (self.noise_const if draws is None else draws.normal(*size)) * self.noise_strength
+        return modulated_conv2d(
+            x,
+            self.weight,
+            self.affine(w),
+            noise=noise,
+            up=self.up,
+            padding=1,
+            resample_filter=self.resample_filter,
+            flip_weight=self.up == 1,
+            bias=self.bias,
+            act="lrelu",
+            gain=math.sqrt(2) * gain,
+            clamp=None if self.clamp is None else self.clamp * gain,
+        )
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to picture channels, without demodulation."""
+
+    def __init__(self, in_channels: int, out_channels: int, w_dim: int, *, clamp: float | None = None) -> None:
+        super().__init__()
+        self.affine = FullyConnected(w_dim, in_channels, bias=1)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.clamp = clamp
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        styles = self.affine(w) / math.sqrt(self.weight.shape[1])
+        return modulated_conv2d(x, self.weight, styles, demodulate=False, bias=self.bias, clamp=self.clamp)
+
+
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution; the first block starts from a learned constant.
+
+    Args:
+        in_channels: 0 in the first block.
+        to_rgb: whether the block adds to the picture.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        img_channels: int,
+        *,
+        architecture: Architecture,
+        to_rgb: bool,
+        half: bool,
+        clamp: float | None,
+        noise: bool,
+    ) -> None:
+        super().__init__()
+        self.half = half
+        self.register_buffer("resample_filter", setup_filter([1, 3, 3, 1]))
+        self.is_first = in_channels == 0
+        if self.is_first:
+            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+        else:
+            self.conv0 = SynthesisLayer(in_channels, out_channels, w_dim, resolution, up=2, clamp=clamp, noise=noise)
+        self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution, clamp=clamp, noise=noise)
+        self.torgb = ToRGB(out_channels, img_channels, w_dim, clamp=clamp) if to_rgb else None
+        residual = architecture == "resnet" and not self.is_first
+        self.skip = Conv2dLayer(in_channels, out_channels, 1, bias=False, up=2) if residual else None
+        self.num_conv = 1 if self.is_first else 2
+
+    def forward(self, x: Tensor | None, img: Tensor | None, ws: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
+        """`ws` `[N, layers, w_dim]`: one w per convolution, then that of `torgb`."""
+        w = iter(ws.unbind(1))
+        dtype = torch.float16 if self.half and ws.is_cuda else torch.float32
+        if self.is_first:
+            x = self.const.to(dtype).expand(len(ws), -1, -1, -1)
+            x = self.conv1(x, next(w), draws)
+        elif self.skip is not None:
+            x = x.to(dtype)
+            shortcut = self.skip(x, gain=math.sqrt(0.5))
+            x = self.conv0(x, next(w), draws)
+            x = shortcut + self.conv1(x, next(w), draws, gain=math.sqrt(0.5))
+        else:
+            x = self.conv0(x.to(dtype), next(w), draws)
+            x = self.conv1(x, next(w), draws)
+        if img is not None:
+            img = upsample2d(img, self.resample_filter)
+        if self.torgb is not None:
+            rgb = self.torgb(x, next(w)).float()
+            img = rgb if img is None else img + rgb
+        return x, img
+
+
+class Synthesis(nn.Module):
+    """ws `[N, num_ws, w_dim]` to pictures `[N, img_channels, resolution, resolution]`."""
+
+    def __init__(
+        self,
+        w_dim: int,
+        resolution: int,
+        img_channels: int,
+        *,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        architecture: Architecture = "skip",
+        half_resolutions: int = 0,
+        conv_clamp: float | None = None,
+        noise: bool = True,
+    ) -> None:
+        super().__init__()
+        self.resolutions = _resolutions(resolution)
+        half_from = _half_from(resolution, half_resolutions)
+        width = {r: min(channel_base // r, channel_max) for r in self.resolutions}
+        for r in self.resolutions:
+            block = SynthesisBlock(
+                width[r // 2] if r > 4 else 0,
+                width[r],
+                w_dim,
+                r,
+                img_channels,
+                architecture=architecture,
+                to_rgb=architecture == "skip" or r == resolution,
+                half=r >= half_from,
+                clamp=conv_clamp,
+                noise=noise,
+            )
+            self.add_module(f"b{r}", block)
+        self.num_ws = 2 * len(self.resolutions)
+
+    def forward(self, ws: Tensor, draws: Draws | None = None) -> Tensor:
+        """`draws`: fresh noise for each picture; None: the constant noise."""
+        ws = ws.float()
+        x = img = None
+        first = 0
+        for r in self.resolutions:
+            block = getattr(self, f"b{r}")
+            x, img = block(x, img, ws[:, first : first + block.num_conv + 1], draws)
+            first += block.num_conv  # torgb shares its w with the first convolution of the next block
+        return img
+
+
+class Generator(nn.Module):
+    """`G(z, c) = body(stem(z, c), c)`: z `[N, z_dim]` to pictures `[N, channels, side, side]`; the stem gives ws.
+
+    Args:
+        style_mixing: probability of mixing, per batch of a training step.
+    """
+
+    def __init__(self, synthesis: Synthesis, mapping: Mapping, style_mixing: float = 0.9) -> None:
+        super().__init__()
+        self.synthesis = synthesis
+        self.mapping = mapping
+        self.style_mixing = style_mixing
+
+    @property
+    def z_dim(self) -> int:
+        return self.mapping.z_dim
+
+    def stem(self, z: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
+        """Return ws `[N, num_ws, w_dim]`; in training mode and with `draws`, the styles of some batches are mixed."""
+        ws = self.mapping(z, c)
+        if draws is None or not self.training or self.style_mixing == 0:
+            return ws
+        # One cut for the batch, so the first sample's draws decide.
+        cut = 1 + int(draws.integers(ws.shape[1] - 1)[0])
+        if draws.uniform()[0] >= self.style_mixing:
+            return ws
+        other = self.mapping(draws.normal(self.z_dim), c, track=False)
+        return torch.cat([ws[:, :cut], other[:, cut:]], dim=1)
+
+    def body(self, ws: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
+        return self.synthesis(ws, draws)
+
+    def truncate(self, ws: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+        """Move the first `cutoff` ws (None: all) towards the average: `w_avg + psi (w - w_avg)`."""
+        moved = self.mapping.w_avg.lerp(ws, psi)
+        return moved if cutoff is None else torch.cat([moved[:, :cutoff], ws[:, cutoff:]], dim=1)
+
+    def forward(self, z: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
+        """`draws`: fresh noise, and in training mode style mixing; None: constant noise, no mixing."""
+        return self.body(self.stem(z, c, draws), c, draws)
+
+
+class DiscriminatorBlock(nn.Module):
+    """Two convolutions that halve the side; reads the picture in the first block, and in each where skipping."""
+
+    def __init__(
+        self,
+        width: int,
+        out_channels: int,
+        img_channels: int,
+        *,
+        first: bool,
+        architecture: Architecture,
+        half: bool,
+        clamp: float | None,
+    ) -> None:
+        super().__init__()
+        self.half = half
+        self.architecture = architecture
+        self.register_buffer("resample_filter", setup_filter([1, 3, 3, 1]))
+        reads_img = first or architecture == "skip"
+        self.fromrgb = Conv2dLayer(img_channels, width, 1, act="lrelu", clamp=clamp) if reads_img else None
+        self.conv0 = Conv2dLayer(width, width, 3, act="lrelu", clamp=clamp)
+        self.conv1 = Conv2dLayer(width, out_channels, 3, act="lrelu", down=2, clamp=clamp)
+        self.skip = Conv2dLayer(width, out_channels, 1, bias=False, down=2) if architecture == "resnet" else None
+
+    def forward(self, x: Tensor | None, img: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        given = img if x is None else x
+        dtype = torch.float16 if self.half and given.is_cuda else torch.float32
+        if self.fromrgb is not None:
+            features = self.fromrgb(img.to(dtype))
+            x = features if x is None else x.to(dtype) + features
+            img = downsample2d(img, self.resample_filter) if self.architecture == "skip" else None
+        x = x.to(dtype)
+        if self.skip is None:
+            return self.conv1(self.conv0(x)), img
+        shortcut = self.skip(x, gain=math.sqrt(0.5))
+        return shortcut + self.conv1(self.conv0(x), gain=math.sqrt(0.5)), img
+
+
+def minibatch_std(x: Tensor, group: int | None, channels: int) -> Tensor:
+    """Append `channels` constant maps: the standard deviation over groups of samples, averaged over features.
+
+    A group is every `N / group`-th sample of `[N, C, H, W]` (Karras et al., ICLR 2018, arXiv 1710.10196).
+
+    Raises:
+        ValueError: the batch does not divide into groups.
+    """
+    n, _, height, width = x.shape
+    group = n if group is None else min(group, n)
+    if n % group:
+        raise ValueError(f"mbstd_group: a batch of {n} does not divide into groups of {group}")
+    y = x.reshape(group, n // group, channels, -1, height, width)
+    y = (y.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=[2, 3, 4])
+    y = y.repeat(group, 1)[:, :, None, None].expand(-1, -1, height, width)
+    return torch.cat([x, y.to(x.dtype)], dim=1)
+
+
+class DiscriminatorEpilogue(nn.Module):
+    """The 4x4 layers, up to the vector that the last layer reads."""
+
+    def __init__(
+        self,
+        width: int,
+        out_features: int,
+        img_channels: int,
+        *,
+        architecture: Architecture,
+        clamp: float | None,
+        mbstd_group: int | None,
+        mbstd_channels: int,
+    ) -> None:
+        super().__init__()
+        self.mbstd_group, self.mbstd_channels = mbstd_group, mbstd_channels
+        self.fromrgb = Conv2dLayer(img_channels, width, 1, act="lrelu") if architecture == "skip" else None
+        self.conv = Conv2dLayer(width + mbstd_channels, width, 3, act="lrelu", clamp=clamp)
+        self.fc = FullyConnected(width * 16, width, act="lrelu")
+        self.out = FullyConnected(width, out_features)
+
+    def forward(self, x: Tensor, img: Tensor | None) -> Tensor:
+        x = x.float()
+        if self.fromrgb is not None:
+            x = x + self.fromrgb(img.float())
+        if self.mbstd_channels:
+            x = minibatch_std(x, self.mbstd_group, self.mbstd_channels)
+        return self.fc(self.conv(x).flatten(1))
+
+
+class Discriminator(nn.Module):
+    """`D(img, c) = head(features(img), c)`: pictures `[N, channels, resolution, resolution]` to logits `[N]`."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        resolution: int,
+        img_channels: int,
+        *,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        architecture: Architecture = "resnet",
+        half_resolutions: int = 0,
+        conv_clamp: float | None = None,
+        mbstd_group: int | None = 4,
+        mbstd_channels: int = 1,
+        mapping_layers: int = 8,
+    ) -> None:
+        super().__init__()
+        self.resolutions = _resolutions(resolution)[:0:-1]  # the 4x4 layers are the epilogue
+        half_from = _half_from(resolution, half_resolutions)
+        width = {r: min(channel_base // r, channel_max) for r in _resolutions(resolution)}
+        for r in self.resolutions:
+            block = DiscriminatorBlock(
+                width[r],
+                width[r // 2],
+                img_channels,
+                first=r == resolution,
+                architecture=architecture,
+                half=r >= half_from,
+                clamp=conv_clamp,
+            )
+            self.add_module(f"b{r}", block)
+        self.num_classes = num_classes
+        if num_classes:
+            self.mapping = Mapping(0, num_classes, width[4], None, layers=mapping_layers)
+        self.b4 = DiscriminatorEpilogue(
+            width[4],
+            width[4] if num_classes else 1,
+            img_channels,
+            architecture=architecture,
+            clamp=conv_clamp,
+            mbstd_group=mbstd_group,
+            mbstd_channels=mbstd_channels,
+        )
+
+    def features(self, img: Tensor) -> Tensor:
+        """Return the vector `[N, F]` that the last layer reads."""
+        x, img = None, img.float()
+        for r in self.resolutions:
+            x, img = getattr(self, f"b{r}")(x, img)
+        return self.b4(x, img)
+
+    def head(self, h: Tensor, c: Tensor | None = None) -> Tensor:
+        out = self.b4.out(h)
+        if not self.num_classes:
+            return out.squeeze(1)
+        return (out * self.mapping(None, c)).sum(1) / math.sqrt(out.shape[1])
+
+    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
+        return self.head(self.features(img), c)
+
+
+def _resolutions(resolution: int) -> list[int]:
+    """Return 4, 8, ... `resolution`; ValueError when it is not such a power of two."""
+    if resolution < 4 or resolution & (resolution - 1):
+        raise ValueError(f"resolution: got {resolution}, expected a power of two of at least 4")
+    return [1 << i for i in range(2, resolution.bit_length())]
+
+
+def _half_from(resolution: int, half_resolutions: int) -> int:
+    """Return the lowest resolution computed in float16; 8 at least."""
+    return max(2 * resolution >> half_resolutions, 8) if half_resolutions else 2 * resolution
