@@ -30,6 +30,9 @@ def _spoken(verb: Callable[..., None]) -> Callable[..., None]:
         except PyganError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(error.exit_code) from error
+        except ValueError as error:  # an argument that the library refused
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from error
 
     return wrapped
 
@@ -81,6 +84,107 @@ def assets_verify() -> None:
 
     assets.verify()
     typer.echo(f"{len(assets.status())} assets are present and unchanged")
+
+
+_Snapshot = Annotated[Path, typer.Argument(help="A snapshot, or the folder of a training (its newest snapshot).")]
+_Out = Annotated[Path, typer.Option("--out", "-o")]
+_Seed = Annotated[int, typer.Option(help="Picture i depends on the seed and i alone.")]
+_Label = Annotated[int | None, typer.Option(help="Class of all pictures; default: drawn uniformly.")]
+_Truncation = Annotated[float, typer.Option(help="1: none; below 1, less variety for more typical pictures.")]
+
+
+@app.command()
+@_spoken
+def generate(
+    model: _Snapshot,
+    out: _Out,
+    n: Annotated[int, typer.Option("-n", min=1, help="Pictures.")] = 16,
+    seed: _Seed = 0,
+    label: _Label = None,
+    truncation: _Truncation = 1.0,
+) -> None:
+    """Write pictures as PNG files into a folder, numbered from 0."""
+    from pygan import load
+    from pygan.sampling import save_grid
+
+    img = load(model).sample(n, seed=seed, label=label, truncation=truncation)
+    for i, picture in enumerate(img):
+        save_grid(out / f"{i:06d}.png", picture[None], columns=1, scale=1)
+    typer.echo(f"{out}: {n} pictures")
+
+
+@app.command()
+@_spoken
+def grid(
+    model: _Snapshot,
+    out: _Out,
+    rows: Annotated[int, typer.Option(min=1)] = 8,
+    columns: Annotated[int, typer.Option(min=1)] = 8,
+    seed: _Seed = 0,
+    label: _Label = None,
+    truncation: _Truncation = 1.0,
+) -> None:
+    """Write pictures side by side as one PNG."""
+    from pygan import load
+    from pygan.sampling import save_grid
+
+    save_grid(out, load(model).sample(rows * columns, seed=seed, label=label, truncation=truncation), columns)
+    typer.echo(f"{out}: {rows} x {columns} pictures")
+
+
+@app.command()
+@_spoken
+def interpolate(
+    model: _Snapshot,
+    out: _Out,
+    seeds: Annotated[str, typer.Option(help="Pictures to pass through, separated by commas.")] = "0,1,2,3",
+    frames: Annotated[int, typer.Option(min=1, help="Pictures from one seed to the next.")] = 30,
+    fps: Annotated[int, typer.Option(min=1, max=100, help="Pictures per second.")] = 15,
+    label: _Label = None,
+    truncation: _Truncation = 1.0,
+) -> None:
+    """Write a closed walk between pictures as an animation, .gif or .webp."""
+    from pygan import load
+    from pygan.sampling import save_animation
+
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"got {seeds!r}, expected whole numbers separated by commas") from None
+    img = load(model).interpolate(numbers, frames, label=label, truncation=truncation)
+    save_animation(out, img, fps)
+    typer.echo(f"{out}: {len(img)} frames")
+
+
+@app.command()
+@_spoken
+def inspect(model: _Snapshot) -> None:
+    """Print what a snapshot holds: base network, picture size, classes, images seen, parameters."""
+    from pygan import load
+
+    loaded = load(model)
+    facts = {
+        "path": str(loaded.path),
+        **loaded.metadata["context"],
+        "nimg": loaded.metadata["nimg"],
+        "G_parameters": sum(p.numel() for p in loaded.G.parameters()),
+        "G_zeros": sum(int((p == 0).sum()) for p in loaded.G.parameters() if p.dim() > 1),
+        "base": loaded.metadata["base"],
+    }
+    typer.echo(json.dumps(facts, indent=1))
+
+
+@app.command("import-nvlabs")
+@_spoken
+def import_nvlabs(
+    pickle: Annotated[Path, typer.Argument(help="A published StyleGAN2-ADA network, .pkl.")],
+    out: _Out,
+) -> None:
+    """Convert a published StyleGAN2-ADA pickle to a snapshot, without running what it contains."""
+    from pygan import nvlabs
+
+    base = nvlabs.convert(pickle, out)
+    typer.echo(f"{out}: {json.dumps(base)}")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pygan.checkpoint import atomic_path, read_tensors, subset
 from pygan.context import Context
 from pygan.draws import Draws
-from pygan.errors import DataError
+from pygan.errors import DataError, MissingInput
 from pygan.spec import load_spec
 
 
@@ -49,18 +49,169 @@ def to_uint8(img: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sample(G: nn.Module, n: int, *, seed: int, stream: str = "sample", batch: int = 100) -> Tensor:
+def sample(
+    G: nn.Module,
+    n: int,
+    *,
+    seed: int,
+    stream: str = "sample",
+    batch: int = 100,
+    label: int | None = None,
+    truncation: float = 1.0,
+    fresh_noise: bool = True,
+) -> Tensor:
     """Return `n` pictures, uint8 `[n, C, H, W]`; picture i depends on (seed, stream, i) alone.
 
-    A class-conditional G gets labels drawn uniformly.
+    Args:
+        batch: pictures computed at a time.
+        label: class of all pictures; None: drawn uniformly where G takes labels.
+        truncation: 1: none; below 1, less variety for more typical pictures (see `truncated`).
+        fresh_noise: own noise for each picture in networks with noise inputs; False: their constant noise.
     """
     parts = []
     for index in torch.arange(n).split(batch):
+        z = Draws(seed, f"{stream}/z", index).normal(G.z_dim)
         c = None
         if num_classes := getattr(G, "num_classes", 0):
-            c = Draws(seed, f"{stream}/c", index).integers(num_classes)
-        parts.append(to_uint8(G(Draws(seed, f"{stream}/z", index).normal(G.z_dim), c)))
+            drawn = Draws(seed, f"{stream}/c", index).integers(num_classes)
+            c = drawn if label is None else torch.full_like(drawn, label)
+        draws = Draws(seed, f"{stream}/synthesis", index) if fresh_noise else None
+        parts.append(to_uint8(G.body(truncated(G, z, c, truncation, draws), c, draws)))
     return torch.cat(parts)
+
+
+def truncated(G: nn.Module, z: Tensor, c: Tensor | None, truncation: float, draws: Draws | None = None) -> Tensor:
+    """Return what `G.body` reads, moved towards the most typical picture.
+
+    StyleGAN2 has an average w to move towards (psi of Karras et al., CVPR 2019, arXiv 1812.04948, section 3.3); for the
+    others the latent is scaled, which shortens it alike (after Brock et al., ICLR 2019, arXiv 1809.11096, section 3.1).
+    """
+    if truncation == 1:
+        return G.stem(z, c, draws)
+    if hasattr(G, "truncate"):
+        return G.truncate(G.stem(z, c, draws), truncation)
+    return G.stem(z * truncation, c, draws)
+
+
+class Model:
+    """A trained generator, ready to use: what `pygan.load` returns.
+
+    Args:
+        path: the snapshot it came from.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.G = load_generator(path)
+        _, self.metadata = read_tensors(path)
+        self.resolution: int = self.metadata["context"]["resolution"]
+        self.channels: int = self.metadata["context"]["channels"]
+        self.num_classes: int = self.metadata["context"]["num_classes"]
+
+    def sample(self, n: int, *, seed: int = 0, label: int | None = None, truncation: float = 1.0) -> Tensor:
+        """Return pictures, uint8 `[n, C, H, W]`; picture i depends on (seed, i) alone.
+
+        Args:
+            label: class of all pictures; None: drawn uniformly where there are classes.
+            truncation: 1: none; below 1, less variety for more typical pictures.
+
+        Raises:
+            ValueError: no such class, or a number out of range.
+        """
+        self._check(label, truncation)
+        if n < 1:
+            raise ValueError(f"n: got {n}, expected at least 1")
+        return sample(self.G, n, seed=seed, label=label, truncation=truncation, fresh_noise=False)
+
+    @torch.no_grad()
+    def interpolate(
+        self, seeds: list[int], frames: int, *, label: int | None = None, truncation: float = 1.0
+    ) -> Tensor:
+        """Return a closed walk through the pictures that `sample(1, seed=s)` gives, uint8 `[F, C, H, W]`.
+
+        Latents turn on the sphere between two pictures (Shoemake, SIGGRAPH 1985), because their length is nearly
+        constant.
+
+        Args:
+            seeds: at least two.
+            frames: pictures per step from one seed to the next.
+
+        Raises:
+            ValueError: fewer than two seeds, no frames, or no such class.
+        """
+        self._check(label, truncation)
+        if len(seeds) < 2 or frames < 1:
+            raise ValueError(f"got {len(seeds)} seeds and {frames} frames, expected at least 2 and 1")
+        corners = [Draws(seed, "sample/z", torch.arange(1)).normal(self.G.z_dim)[0] for seed in seeds]
+        steps = torch.arange(frames) / frames
+        z = torch.cat([slerp(a, b, steps) for a, b in zip(corners, [*corners[1:], corners[0]], strict=True)])
+        c = torch.full([len(z)], label or 0) if self.num_classes else None
+        pictures = []
+        for start in range(0, len(z), 50):
+            part = slice(start, start + 50)
+            labels = None if c is None else c[part]
+            pictures.append(to_uint8(self.G.body(truncated(self.G, z[part], labels, truncation), labels)))
+        return torch.cat(pictures)
+
+    def _check(self, label: int | None, truncation: float) -> None:
+        if label is not None and not 0 <= label < self.num_classes:
+            have = f"classes 0 to {self.num_classes - 1}" if self.num_classes else "no classes"
+            raise ValueError(f"label: got {label}, but {self.path} has {have}")
+        if not 0 <= truncation <= 2:
+            raise ValueError(f"truncation: got {truncation}, expected 0 to 2")
+
+
+def load(path: str | Path) -> Model:
+    """Return the model of a snapshot, or of a training folder: its newest snapshot.
+
+    Raises:
+        MissingInput: there is no such file, or no snapshot in the folder.
+        DataError: the file is not a readable snapshot.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted([*path.glob("*.safetensors"), *path.glob("snapshots/*.safetensors")])
+        if not found:
+            raise MissingInput(f"{path}: no snapshot (*.safetensors) in this folder or its `snapshots`")
+        path = found[-1]
+    if not path.is_file():
+        raise MissingInput(f"{path}: no such file")
+    return Model(path)
+
+
+def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Spherical interpolation from `a` to `b` `[F]` at the fractions `t` `[T]`: `[T, F]`."""
+    angle = torch.arccos((a @ b / (a.norm() * b.norm())).clamp(-1, 1))
+    if angle < 1e-4:
+        return torch.lerp(a, b, t[:, None])
+    t = t[:, None]
+    return (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
+
+
+def save_animation(path: Path, img: Tensor, fps: int = 15, scale: int = 2) -> None:
+    """Write uint8 pictures `[F, C, H, W]` as an endless GIF or WebP, by the suffix of `path`.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    kinds = {".gif": ("GIF", {}), ".webp": ("WEBP", {"lossless": True})}
+    if path.suffix not in kinds:
+        raise ValueError(f"{path}: got the suffix {path.suffix!r}, expected {' or '.join(kinds)}")
+    kind, options = kinds[path.suffix]
+    frames = [_picture(one, scale) for one in img]
+    with atomic_path(path) as temporary:
+        frames[0].save(
+            temporary, kind, save_all=True, append_images=frames[1:], duration=1000 // fps, loop=0, **options
+        )
+
+
+def _picture(img: Tensor, scale: int) -> Image.Image:
+    """uint8 `[C, H, W]` enlarged `scale` times without smoothing."""
+    _, height, width = img.shape
+    picture = Image.fromarray(
+        img.permute(1, 2, 0).squeeze(2).numpy() if len(img) == 1 else img.permute(1, 2, 0).numpy()
+    )
+    return picture.resize((width * scale, height * scale), Image.Resampling.NEAREST)
 
 
 def save_grid(path: Path, img: Tensor, columns: int = 8, scale: int = 2) -> None:

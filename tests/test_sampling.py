@@ -1,13 +1,26 @@
 """Pictures from generators: value ranges, independence of the batch, and grids."""
 
+import functools
+import json
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from typer.testing import CliRunner
 
-from pygan.errors import DataError
+import pygan
+from pygan.checkpoint import write_tensors
+from pygan.cli import app
+from pygan.context import Context
+from pygan.draws import Draws
+from pygan.errors import DataError, MissingInput
 from pygan.metrics.pca_gaussian import pca_gaussian
-from pygan.sampling import load_generator, save_grid, to_float, to_uint8
+from pygan.sampling import describe, load_generator, save_animation, save_grid, slerp, to_float, to_uint8
+from pygan.spec import load_spec
 
 
 def test_ranges_round_trip_every_value():
@@ -41,3 +54,103 @@ def test_the_pca_gaussian_has_the_moments_of_the_pictures():
     assert (drawn.flatten(1).mean(0) - x.mean(0)).abs().max() < 1
     torch.testing.assert_close(drawn.flatten(1).T.cov(), x.T.cov(), rtol=0.1, atol=2.0)
     assert drawn.shape == (4000, 1, 2, 2)
+
+
+def snapshot(path: Path, base: dict, *, num_classes: int = 0, nimg: int = 64) -> nn.Module:
+    """Write a snapshot of a fresh generator of 16 pixels and return the generator."""
+    ctx = Context(resolution=16, num_classes=num_classes)
+    torch.manual_seed(nimg)
+    G = load_spec("pygan.networks", base).generator(ctx).eval()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, {f"G_ema.{k}": v for k, v in G.state_dict().items()}, describe(base, ctx, nimg))
+    return G
+
+
+DCGAN = {"kind": "dcgan", "z_dim": 8, "g_channels": 4, "d_channels": 4}
+STYLEGAN2 = {"kind": "stylegan2", "z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "mapping_layers": 2}
+
+
+@pytest.mark.parametrize("base", [DCGAN, STYLEGAN2], ids=["dcgan", "stylegan2"])
+def test_a_loaded_model_samples_the_same_pictures_whatever_the_number(tmp_path, base):
+    snapshot(tmp_path / "a.safetensors", base)
+    model = pygan.load(tmp_path / "a.safetensors")
+    five, two = model.sample(5, seed=3), model.sample(2, seed=3)
+    assert five.shape == (5, 3, 16, 16) and five.dtype == torch.uint8
+    assert torch.equal(five[:2], two)
+    assert not torch.equal(two, model.sample(2, seed=4))
+    assert torch.equal(five, model.sample(5, seed=3, truncation=1.0))
+
+
+def test_a_training_folder_loads_its_newest_snapshot(tmp_path):
+    for nimg in (0, 64, 128):
+        snapshot(tmp_path / "snapshots" / f"{nimg:09d}.safetensors", DCGAN, nimg=nimg)
+    assert pygan.load(tmp_path).metadata["nimg"] == 128
+    assert pygan.load(str(tmp_path / "snapshots")).path.name == "000000128.safetensors"
+    with pytest.raises(MissingInput, match=r"no snapshot \(\*\.safetensors\) in this folder"):
+        pygan.load(tmp_path / "..")
+    with pytest.raises(MissingInput, match="nothing: no such file"):
+        pygan.load(tmp_path / "nothing")
+
+
+def test_labels_and_truncation(tmp_path):
+    G = snapshot(tmp_path / "a.safetensors", STYLEGAN2, num_classes=3)
+    model = pygan.load(tmp_path / "a.safetensors")
+    z = Draws(0, "sample/z", torch.arange(4)).normal(8)
+    c = torch.full([4], 2)
+    assert torch.equal(model.sample(4, label=2), to_uint8(G(z, c)))
+    typical = model.sample(4, label=2, truncation=0.0)
+    assert all(torch.equal(typical[0], other) for other in typical)  # the average w alone
+    with pytest.raises(ValueError, match=r"label: got 3, but .* has classes 0 to 2"):
+        model.sample(1, label=3)
+    with pytest.raises(ValueError, match="truncation: got -1"):
+        model.sample(1, truncation=-1)
+    with pytest.raises(ValueError, match="n: got 0"):
+        model.sample(0)
+
+
+def test_a_walk_passes_through_the_pictures_of_its_seeds(tmp_path):
+    snapshot(tmp_path / "a.safetensors", DCGAN)
+    model = pygan.load(tmp_path / "a.safetensors")
+    walk = model.interpolate([5, 9], 4)
+    assert walk.shape == (8, 3, 16, 16)
+    for frame, seed in ((0, 5), (4, 9)):
+        assert (walk[frame].int() - model.sample(1, seed=seed)[0].int()).abs().max() <= 1  # rounding
+    with pytest.raises(ValueError, match="got 1 seeds and 4 frames"):
+        model.interpolate([1], 4)
+
+
+def test_slerp_turns_at_constant_speed():
+    a, b = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0])
+    t = torch.tensor([0.0, 1 / 3, 1.0])
+    angles = t * math.pi / 2
+    torch.testing.assert_close(slerp(a, b, t), 2 * torch.stack([angles.cos(), angles.sin()], 1))
+    torch.testing.assert_close(slerp(a, a, t), a.expand(3, 2))
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_an_animation_has_its_frames(tmp_path, suffix):
+    img = (torch.arange(6)[:, None, None, None] * 40).to(torch.uint8).expand(6, 3, 4, 4)
+    save_animation(tmp_path / f"walk{suffix}", img)
+    with Image.open(tmp_path / f"walk{suffix}") as file:
+        assert (file.n_frames, file.size) == (6, (8, 8))
+    with pytest.raises(ValueError, match=r"got the suffix '\.avi', expected \.gif or \.webp"):
+        save_animation(tmp_path / "walk.avi", img)
+
+
+def test_the_verbs_write_what_they_say(tmp_path):
+    snapshot(tmp_path / "a.safetensors", DCGAN)
+    run = functools.partial(CliRunner().invoke, app)
+    model, out = str(tmp_path / "a.safetensors"), tmp_path / "out"
+    assert run(["generate", model, "-o", str(out / "pictures"), "-n", "3"]).exit_code == 0
+    expected = pygan.load(model).sample(3)
+    for i, picture in enumerate(expected):
+        assert np.array_equal(np.asarray(Image.open(out / f"pictures/{i:06d}.png")), picture.permute(1, 2, 0))
+    assert run(["grid", model, "-o", str(out / "grid.png"), "--rows", "2", "--columns", "3"]).exit_code == 0
+    assert Image.open(out / "grid.png").size == (3 * 16 * 2, 2 * 16 * 2)
+    arguments = ["interpolate", model, "-o", str(out / "walk.gif"), "--seeds", "1,2", "--frames", "3"]
+    assert run(arguments).exit_code == 0
+    facts = json.loads(run(["inspect", model]).stdout)
+    assert facts["nimg"] == 64 and facts["base"]["kind"] == "dcgan"
+    wrong = run(["generate", model, "-o", str(out), "--label", "1"])
+    assert wrong.exit_code == 2 and "has no classes" in wrong.stderr
+    assert run(["inspect", str(tmp_path / "b")]).exit_code == 66
