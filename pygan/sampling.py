@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -28,6 +27,11 @@ def load_generator(path: Path) -> nn.Module:
         DataError: the file is not a readable snapshot.
         ConfigError: it was made with a base network this version does not have.
     """
+    return _read_generator(path)[0]
+
+
+def _read_generator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the averaged generator of a snapshot and its metadata."""
     tensors, metadata = read_tensors(path)
     if not {"base", "context"} <= metadata.keys():
         raise DataError(f"{path}: got a safetensors file without a description, expected a training snapshot")
@@ -35,7 +39,7 @@ def load_generator(path: Path) -> nn.Module:
     G = load_spec("pygan.networks", metadata["base"], "base").generator(Context(**fields))
     G.load_state_dict(subset(tensors, "G_ema."))
     G.num_classes = fields["num_classes"]
-    return G.eval().requires_grad_(False)
+    return G.eval().requires_grad_(False), metadata
 
 
 def to_float(img: Tensor) -> Tensor:
@@ -102,8 +106,7 @@ class Model:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.G = load_generator(path)
-        _, self.metadata = read_tensors(path)
+        self.G, self.metadata = _read_generator(path)
         self.resolution: int = self.metadata["context"]["resolution"]
         self.channels: int = self.metadata["context"]["channels"]
         self.num_classes: int = self.metadata["context"]["num_classes"]
@@ -218,12 +221,8 @@ def save_grid(path: Path, img: Tensor, columns: int = 8, scale: int = 2) -> None
     """Write uint8 pictures `[N, C, H, W]` as one PNG, `columns` to a row, enlarged `scale` times without smoothing."""
     n, channels, height, width = img.shape
     rows = -(-n // columns)
-    sheet = np.full((rows * columns, height, width, channels), 255, np.uint8)
-    sheet[:n] = img.permute(0, 2, 3, 1).numpy()
-    sheet = sheet.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
-    sheet = sheet.reshape(rows * height, columns * width, channels)
-    picture = Image.fromarray(sheet.squeeze(2) if channels == 1 else sheet)
+    sheet = torch.full((rows * columns, channels, height, width), 255, dtype=torch.uint8)
+    sheet[:n] = img
+    sheet = sheet.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).reshape(channels, rows * height, columns * width)
     with atomic_path(path) as temporary:
-        picture.resize((columns * width * scale, rows * height * scale), Image.Resampling.NEAREST).save(
-            temporary, "PNG"
-        )
+        _picture(sheet, scale).save(temporary, "PNG")
