@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pygan.ops import extension
+from pygan.ops.layout import DTYPES
 
 
 class Activation(NamedTuple):
@@ -54,7 +55,6 @@ _NUMBERS = {name: number for number, name in enumerate(ACTIVATIONS)}
 _BY_NUMBER = tuple(ACTIVATIONS.values())
 _LEAST_GAIN, _LARGEST_GAIN = 1 / 64, 64.0
 """Gains with which an output tells its activation, also in float16."""
-_DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
 
 
 def bias_act(
@@ -103,7 +103,7 @@ def _check(x: Tensor, b: Tensor | None, dim: int, act: str, clamp: float | None)
     definition = ACTIVATIONS.get(act)
     if definition is None:
         raise ValueError(f"bias_act: act is {act!r}, expected one of {', '.join(ACTIVATIONS)}")
-    if x.dtype not in _DTYPES:
+    if x.dtype not in DTYPES:
         raise ValueError(f"bias_act: x is {x.dtype}, expected float32, float64, float16 or bfloat16")
     if clamp is not None and not clamp >= 0:
         raise ValueError(f"bias_act: clamp is {clamp}, expected None or a number of at least 0")
@@ -160,7 +160,7 @@ def _fake_grad(
 
 def _check_operator(x: Tensor, b: Tensor | None, dim: int, act: int, alpha: float, gain: float) -> None:
     """What the compiled operators check, for those who call them directly."""
-    if x.dtype not in _DTYPES:
+    if x.dtype not in DTYPES:
         raise ValueError(f"bias_act: x is {x.dtype}, expected float32, float64, float16 or bfloat16")
     if not 0 <= act < len(_BY_NUMBER):
         raise ValueError(f"bias_act: unknown activation number {act}")

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pygan.ops.layout import is_channels_last
 from pygan.ops.upfirdn2d import upfirdn2d
 
 
@@ -162,7 +163,7 @@ def _contiguous(x: Tensor) -> Tensor:
 
 
 def _conv_transpose2d(x: Tensor, w: Tensor, stride: int, padding: tuple[int, int], groups: int) -> Tensor:
-    channels_last = x.stride(1) == 1 and x.shape[1] > 1
+    channels_last = is_channels_last(x)
     float32_on_cpu = x.device.type == "cpu" and x.dtype == w.dtype == torch.float32
     compiling = torch.compiler.is_compiling()  # would unroll the copies
     if float32_on_cpu and channels_last and groups == 1 and not compiling:

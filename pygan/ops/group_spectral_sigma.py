@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pygan.ops import extension
-
-_DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
+from pygan.ops.layout import DTYPES, accumulator
 
 
 def group_spectral_sigma(
@@ -58,9 +57,9 @@ def _check(Es: list[Tensor], us: list[Tensor], vs: list[Tensor], n_power_iterati
             "and at least one"
         )
     dtype, device = Es[0].dtype, Es[0].device
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         raise ValueError(f"group_spectral_sigma: Es[0] is {dtype}, expected float32, float64, float16 or bfloat16")
-    vector_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    vector_dtype = accumulator(dtype)
     for i, E in enumerate(Es):
         if E.dim() != 3 or E.shape[0] != Es[0].shape[0]:
             raise ValueError(

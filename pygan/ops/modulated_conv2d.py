@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from pygan.ops import extension
-from pygan.ops.bias_act import _BY_NUMBER, _DTYPES, _NUMBERS, ACTIVATIONS
+from pygan.ops.bias_act import _BY_NUMBER, _NUMBERS, ACTIVATIONS
 from pygan.ops.conv2d_resample import conv2d_resample
+from pygan.ops.layout import DTYPES, accumulator, is_channels_last, memory_format
 
 _EPSILON = 1e-8
 _FEWEST_PIXELS_OF_CHANNELS_LAST = 64
@@ -110,11 +111,11 @@ def modulated_conv2d(
         definition.gain if gain is None else float(gain),
         -1.0 if clamp is None else float(clamp),
     )
-    channels_last = _is_channels_last(x)
+    channels_last = is_channels_last(x)
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(x.device.type))
-    accumulator = _accumulator(x.dtype)
-    weight, styles = weight.to(accumulator), styles.to(accumulator)
+    sum_dtype = accumulator(x.dtype)
+    weight, styles = weight.to(sum_dtype), styles.to(sum_dtype)
     if demodulate and x.dtype == torch.float16:
         weight, styles = _normalized(weight, styles)
     d = _demodulation(weight, styles) if demodulate else None
@@ -122,8 +123,8 @@ def modulated_conv2d(
     x = _modulated_bias_act(x, styles, None, None, *_AFFINE, _convolves_channels_last(x, weight))
     y = conv2d_resample(x, weight.to(x.dtype), resample_filter, up, down, padding, flip_weight=flip_weight)
     if noise is not None:
-        noise = _expanded(noise.to(accumulator), y)
-    bias = None if bias is None else bias.to(accumulator)
+        noise = _expanded(noise.to(sum_dtype), y)
+    bias = None if bias is None else bias.to(sum_dtype)
     return _modulated_bias_act(y, d, noise, bias, *options, channels_last)
 
 
@@ -131,7 +132,7 @@ def _check(x: Tensor, weight: Tensor, styles: Tensor, bias: Tensor | None, act: 
     """Return the activation; raise ValueError for what no implementation accepts."""
     if act not in ACTIVATIONS:
         raise ValueError(f"modulated_conv2d: act is {act!r}, expected one of {', '.join(ACTIVATIONS)}")
-    if x.dtype not in _DTYPES:
+    if x.dtype not in DTYPES:
         raise ValueError(f"modulated_conv2d: x is {x.dtype}, expected float32, float64, float16 or bfloat16")
     if x.dim() != 4 or weight.dim() != 4 or weight.shape[1] != x.shape[1]:
         raise ValueError(
@@ -150,19 +151,6 @@ def _check(x: Tensor, weight: Tensor, styles: Tensor, bias: Tensor | None, act: 
     return ACTIVATIONS[act]
 
 
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that elements of `dtype` are computed in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    return x.stride(1) == 1 and x.shape[1] > 1
-
-
-def _format(channels_last: bool) -> torch.memory_format:
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
 def _convolves_channels_last(x: Tensor, weight: Tensor) -> bool:
     """The memory format in which the convolution is fastest.
 
@@ -171,7 +159,7 @@ def _convolves_channels_last(x: Tensor, weight: Tensor) -> bool:
     passing. Kernels of one tap take no longer than a pass over memory, so there it would not pay.
     """
     if x.device.type != "cpu" or x.dtype == torch.float64 or weight.shape[2:] == (1, 1):
-        return _is_channels_last(x)
+        return is_channels_last(x)
     return x.shape[1] > 1 and x.shape[2] * x.shape[3] >= _FEWEST_PIXELS_OF_CHANNELS_LAST
 
 
@@ -232,7 +220,7 @@ def _reference(
     channels_last: bool,
 ) -> Tensor:
     """The formula in plain PyTorch."""
-    z = x.to(_accumulator(x.dtype))
+    z = x.to(accumulator(x.dtype))
     if d is not None:
         z = z * d[:, :, None, None]
     if noise is not None:
@@ -242,11 +230,11 @@ def _reference(
     y = _BY_NUMBER[act].function(z, alpha) * gain
     if clamp >= 0:
         y = torch.where(y.abs() >= clamp, y.detach().clamp(-clamp, clamp), y)  # no gradient at the clamp
-    return y.to(x.dtype).contiguous(memory_format=_format(channels_last))
+    return y.to(x.dtype).contiguous(memory_format=memory_format(channels_last))
 
 
 def _affine(x: Tensor, d: Tensor | None, noise: Tensor | None = None, b: Tensor | None = None) -> Tensor:
-    return _FORWARD(x, d, noise, b, *_AFFINE, _is_channels_last(x))
+    return _FORWARD(x, d, noise, b, *_AFFINE, is_channels_last(x))
 
 
 def _check_operands(x: Tensor, d: Tensor | None, noise: Tensor | None, b: Tensor | None, act: int) -> None:
@@ -258,17 +246,17 @@ def _check_operands(x: Tensor, d: Tensor | None, noise: Tensor | None, b: Tensor
     n, c, h, w = x.shape
     expected = {"d": (d, [(n, c)]), "noise": (noise, [(n, 1, h, w), (1, 1, h, w)]), "b": (b, [(c,)])}
     for name, (tensor, shapes) in expected.items():
-        if tensor is not None and (tuple(tensor.shape) not in shapes or tensor.dtype != _accumulator(x.dtype)):
+        if tensor is not None and (tuple(tensor.shape) not in shapes or tensor.dtype != accumulator(x.dtype)):
             raise ValueError(
                 f"modulated_bias_act: {name} is {tensor.dtype} of shape {list(tensor.shape)}, expected "
-                f"{_accumulator(x.dtype)} of shape {list(shapes[0])}"
+                f"{accumulator(x.dtype)} of shape {list(shapes[0])}"
             )
 
 
 def _fake(x: Tensor, d: Tensor | None, noise: Tensor | None, b: Tensor | None, act: int, *rest: Any) -> Tensor:
     _check_operands(x, d, noise, b, act)
     *_, channels_last = rest
-    return torch.empty_like(x, memory_format=_format(channels_last))
+    return torch.empty_like(x, memory_format=memory_format(channels_last))
 
 
 def _grad_fake(
@@ -281,9 +269,9 @@ def _grad_fake(
             f"expected {x.dtype} of shape {list(x.shape)}"
         )
     n, c, h, w = x.shape
-    dtype = _accumulator(x.dtype)
+    dtype = accumulator(x.dtype)
     return (
-        torch.empty_like(x, memory_format=_format(_is_channels_last(x))),
+        torch.empty_like(x, memory_format=memory_format(is_channels_last(x))),
         x.new_empty((0,) if d is None else (n, c), dtype=dtype),
         x.new_empty((0,) if noise is None else (n, 1, h, w), dtype=dtype),
         x.new_empty((0,) if b is None else (c,), dtype=dtype),
@@ -357,7 +345,7 @@ def _grad_backward(ctx: Any, ddx: Tensor, ddd: Tensor, ddnoise: Tensor, ddb: Ten
 def _energy_fake(w: Tensor) -> Tensor:
     if w.dim() != 4:
         raise ValueError(f"kernel_energy: w has shape {list(w.shape)}, expected 4 dimensions")
-    return w.new_empty(w.shape[:2], dtype=_accumulator(w.dtype))
+    return w.new_empty(w.shape[:2], dtype=accumulator(w.dtype))
 
 
 def _energy_save(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pygan.ops import extension
+from pygan.ops.layout import DTYPES, accumulator, is_channels_last, memory_format
 
-_DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
 _INITIAL_POWER_ITERATIONS = 15
 
 
@@ -136,7 +136,7 @@ class SpectralNorm(nn.Module):
 def _check_weight(weight: Tensor) -> None:
     if weight.dim() < 2:
         raise ValueError(f"spectral_norm: weight has shape {list(weight.shape)}, expected two or more dimensions")
-    if weight.dtype not in _DTYPES:
+    if weight.dtype not in DTYPES:
         raise ValueError(f"spectral_norm: weight is {weight.dtype}, expected float32, float64, float16 or bfloat16")
 
 
@@ -151,7 +151,7 @@ def _check(weight: Tensor, u: Tensor, v: Tensor, n_power_iterations: int) -> Non
                 f"spectral_norm: {name} has shape {list(vector.shape)}, expected [{size}] "
                 f"for a weight of shape {list(weight.shape)}"
             )
-        if vector.dtype not in _DTYPES:
+        if vector.dtype not in DTYPES:
             raise ValueError(f"spectral_norm: {name} is {vector.dtype}, expected a floating point type")
         if vector.device != weight.device:
             raise ValueError(f"spectral_norm: {name} is on {vector.device} and weight on {weight.device}")
@@ -159,13 +159,8 @@ def _check(weight: Tensor, u: Tensor, v: Tensor, n_power_iterations: int) -> Non
         raise ValueError(f"spectral_norm: n_power_iterations is {n_power_iterations}, expected at least 0")
 
 
-def _vector_dtype(weight: Tensor) -> torch.dtype:
-    """The dtype that the vectors and every sum have."""
-    return torch.float64 if weight.dtype == torch.float64 else torch.float32
-
-
 def _in_vector_dtype(weight: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = _vector_dtype(weight)
+    dtype = accumulator(weight.dtype)
     return u if u.dtype == dtype else u.to(dtype), v if v.dtype == dtype else v.to(dtype)
 
 
@@ -247,17 +242,16 @@ def _normalize_grad_backward(ctx: Any, ddw: Tensor) -> tuple[Tensor | None, ...]
 
 
 def _output_format(weight: Tensor) -> torch.memory_format:
-    """The layout that the kernels write, as `format_of` in csrc/spectral_norm/spectral_norm_torch.cpp has it."""
-    channels_last = weight.dim() == 4 and weight.stride(1) == 1 and weight.shape[1] > 1
-    return torch.channels_last if channels_last else torch.contiguous_format
+    """The layout that the kernels write, as `strides_for` in csrc/spectral_norm/spectral_norm_torch.cpp has it."""
+    return memory_format(is_channels_last(weight))
 
 
 def _fake_sigma(
     weight: Tensor, u: Tensor, v: Tensor, n_power_iterations: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check(weight, u, v, n_power_iterations)
-    if not u.dtype == v.dtype == _vector_dtype(weight):
-        raise ValueError(f"spectral_norm: u is {u.dtype} and v {v.dtype}, expected {_vector_dtype(weight)}")
+    if not u.dtype == v.dtype == accumulator(weight.dtype):
+        raise ValueError(f"spectral_norm: u is {u.dtype} and v {v.dtype}, expected {accumulator(weight.dtype)}")
     return u.new_empty([]), u.new_empty(u.shape), v.new_empty(v.shape)
 
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pygan.ops import extension
+from pygan.ops.layout import DTYPES, accumulator, is_channels_last, memory_format
 
-_DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
 _INTEGERS = (int, torch.SymInt)
 _FEWEST_SEPARABLE_TAPS = 8
 
@@ -195,7 +195,7 @@ def _check(x: Tensor, f: Tensor | None) -> None:
     """Raise ValueError for tensors that neither implementation accepts."""
     if x.dim() != 4:
         raise ValueError(f"upfirdn2d: x has shape {list(x.shape)}, expected [N, C, H, W]")
-    if x.dtype not in _DTYPES:
+    if x.dtype not in DTYPES:
         raise ValueError(f"upfirdn2d: x is {x.dtype}, expected float32, float64, float16 or bfloat16")
     if f is None:
         return
@@ -234,11 +234,6 @@ def _output_shape(
     return n, c, (padded_height - fh) // downy + 1, (padded_width - fw) // downx + 1
 
 
-def _memory_format(x: Tensor) -> torch.memory_format:
-    """Return the memory format of the output."""
-    return torch.channels_last if x.stride(1) == 1 and x.shape[1] > 1 else torch.contiguous_format
-
-
 def _reference(
     x: Tensor,
     f: Tensor | None,
@@ -255,7 +250,7 @@ def _reference(
 ) -> Tensor:
     """The definition step by step in plain PyTorch."""
     n, c, height, width = x.shape
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dtype = accumulator(x.dtype)
     y = x.to(dtype).reshape(n * c, 1, height, 1, width, 1)
     y = F.pad(y, [0, upx - 1, 0, 0, 0, upy - 1]).reshape(n * c, 1, height * upy, width * upx)
     y = F.pad(y, [max(padx0, 0), max(padx1, 0), max(pady0, 0), max(pady1, 0)])
@@ -267,13 +262,13 @@ def _reference(
             for taps in passes:
                 y = F.conv2d(y, taps[None, None])
     y = y[:, :, ::downy, ::downx] * gain
-    return y.reshape(n, c, *y.shape[2:]).to(x.dtype).contiguous(memory_format=_memory_format(x))
+    return y.reshape(n, c, *y.shape[2:]).to(x.dtype).contiguous(memory_format=memory_format(is_channels_last(x)))
 
 
 def _fake(x: Tensor, f: Tensor | None, *options: Any) -> Tensor:
     *sizes, _, _ = options
     _check(x, f)
-    return x.new_empty(_output_shape(x, f, *sizes)).to(memory_format=_memory_format(x))
+    return x.new_empty(_output_shape(x, f, *sizes)).to(memory_format=memory_format(is_channels_last(x)))
 
 
 def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
