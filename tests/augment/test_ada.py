@@ -1,12 +1,11 @@
 """ADA: every transform against its definition, the whole pipeline against published values, and the controller of p."""
 
-from functools import cache
 from math import cos, radians, sin
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from published import PUBLISHED, published
 from torch.nn.functional import conv1d
 
 from pygan.augment import ada
@@ -14,8 +13,6 @@ from pygan.augment.ada import ADA, FAMILIES, Spec
 from pygan.context import Context
 from pygan.draws import Draws
 
-FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures"
-PUBLISHED = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"{FIXTURES} with published values is not there")
 PERCENTILES = ("0.05", "0.30", "0.50", "0.65", "0.80", "0.97")
 
 
@@ -79,12 +76,6 @@ def inner(img: torch.Tensor, border: int = 10) -> torch.Tensor:
 
 
 # ---- Published values
-
-
-@cache
-def published(name: str) -> dict[str, torch.Tensor]:
-    with np.load(FIXTURES / f"{name}.npz") as file:
-        return {key: torch.from_numpy(np.asarray(file[key])) for key in file.files}
 
 
 def at_percentile(names: tuple[str, ...], q: float, noise_unit: torch.Tensor | None, channels: int = 3) -> list:

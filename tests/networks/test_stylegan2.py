@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from published import published
 from torch import Tensor, nn
 
 from pygan.context import Context, Step
@@ -17,15 +17,7 @@ from pygan.networks.stylegan2 import Discriminator, Generator, Mapping, Spec, Sy
 from pygan.regularizers import path_length
 from pygan.regularizers.r1 import R1
 
-FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures"
 TOLERANCE = 1e-4
-
-
-def arrays(name: str) -> dict[str, Tensor]:
-    path = FIXTURES / f"{name}.npz"
-    if not path.is_file():
-        pytest.skip(f"{path.name}, computed with the public code, is not at hand")
-    return {key: torch.from_numpy(value) for key, value in np.load(path).items()}
 
 
 def load(module: nn.Module, found: dict[str, Tensor], prefix: str) -> nn.Module:
@@ -49,7 +41,7 @@ G_CASES = [("skip", "uncond", 0, 8), ("skip", "cond", 4, 2), ("resnet", "uncond"
 
 @pytest.mark.parametrize(("architecture", "case", "num_classes", "layers"), G_CASES)
 def test_generator_agrees_with_the_public_code(architecture: str, case: str, num_classes: int, layers: int) -> None:
-    found = arrays(f"stylegan2_G_{architecture}_32")
+    found = published(f"stylegan2_G_{architecture}_32")
     G = load(generator(architecture, num_classes, layers), found, f"{case}/state/")
     c = found[f"{case}/c"].argmax(1) if num_classes else None
     ws = G.stem(found[f"{case}/z"], c)
@@ -71,7 +63,7 @@ def test_generator_agrees_with_the_public_code(architecture: str, case: str, num
 
 
 def test_average_of_w_follows_as_in_the_public_code() -> None:
-    found = arrays("stylegan2_G_skip_32")
+    found = published("stylegan2_G_skip_32")
     G = load(generator("skip", 0, 8), found, "uncond/state/").train()
     G.stem(found["uncond/z"])
     assert_close(G.mapping.w_avg, found["uncond/w_avg_after_one_train_call"])
@@ -92,7 +84,7 @@ D_CASES = [
 def test_discriminator_agrees_with_the_public_code(
     architecture: str, case: str, num_classes: int, options: dict
 ) -> None:
-    found = arrays(f"stylegan2_D_{architecture}_32")
+    found = published(f"stylegan2_D_{architecture}_32")
     sizes = {"channel_base": 192, "channel_max": 24, "architecture": architecture}
 
     def build(**more) -> Discriminator:
@@ -124,7 +116,7 @@ def test_discriminator_agrees_with_the_public_code(
 
 
 def game() -> tuple[dict[str, Tensor], Generator, Discriminator]:
-    found = arrays("loss_step_32")
+    found = published("loss_step_32")
     synthesis = Synthesis(32, 32, 3, channel_base=192, channel_max=24, noise=False)
     G = Generator(synthesis, Mapping(32, 0, 32, synthesis.num_ws, layers=2))
     D = Discriminator(0, 32, 3, channel_base=192, channel_max=24)

@@ -4,12 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from published import FIXTURES
 from torch import Tensor
 
 from pygan.ops import bias_act
 from pygan.ops.bias_act import _NUMBERS, ACTIVATIONS
 
-FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "ops.npz"
+OPS = FIXTURES / "ops.npz"
 
 # What one rounding of the result costs, and a few units more for the float functions inside.
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}
@@ -224,10 +225,10 @@ def test_odd_gains_and_slopes(implementation: str, options: dict[str, float]) ->
     torch.testing.assert_close(dx, torch.where(z > 0, z.new_tensor(1.0), alpha) * gain)
 
 
-@pytest.mark.skipif(not FIXTURES.is_file(), reason="the official code's outputs are not at hand")
+@pytest.mark.skipif(not OPS.is_file(), reason="the official code's outputs are not at hand")
 @pytest.mark.parametrize("act", ACTS)
 def test_agrees_with_the_official_code(implementation: str, act: str) -> None:
-    arrays = np.load(FIXTURES)
+    arrays = np.load(OPS)
 
     def array(name: str) -> Tensor:
         return torch.tensor(arrays[f"bias_act/{name}"])

@@ -1,16 +1,16 @@
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from published import FIXTURES
 from torch import Tensor
 
 from pygan.ops import conv2d_resample
 from pygan.ops.upfirdn2d import setup_filter, upfirdn2d
 
-FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "ops.npz"
+OPS = FIXTURES / "ops.npz"
 
 
 def by_definition(
@@ -65,17 +65,17 @@ def test_no_filter_only_resamples(implementation: str) -> None:
 
 def fixture_cases() -> list[str]:
     """Names of what the official code computed; none where the file is not there."""
-    if not FIXTURES.is_file():
+    if not OPS.is_file():
         return []
-    with np.load(FIXTURES) as arrays:
+    with np.load(OPS) as arrays:
         return [name.split("/")[1] for name in arrays.files if name.startswith("conv2d_resample/k") and "/out" in name]
 
 
-@pytest.mark.skipif(not FIXTURES.is_file(), reason=f"{FIXTURES} is not there")
+@pytest.mark.skipif(not OPS.is_file(), reason=f"{OPS} is not there")
 def test_values_and_gradients_of_the_official_code(implementation: str) -> None:
     cases = fixture_cases()
     assert len(cases) == 34
-    with np.load(FIXTURES) as arrays:
+    with np.load(OPS) as arrays:
         for case in cases:
             kernel, up, down, groups, flip = (int(part[-1]) for part in case.split("_")[:5])
             f = torch.from_numpy(arrays["filters/fasym3x3" if "fasym" in case else "filters/f1331"])

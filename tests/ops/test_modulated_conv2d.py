@@ -1,11 +1,11 @@
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from published import FIXTURES
 from torch import Tensor
 
 from pygan.ops import modulated_conv2d
@@ -13,7 +13,7 @@ from pygan.ops.bias_act import _NUMBERS
 from pygan.ops.modulated_conv2d import _demodulation
 from pygan.ops.upfirdn2d import setup_filter, upsample2d
 
-FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "ops.npz"
+OPS = FIXTURES / "ops.npz"
 # One rounding of the result, after a convolution that was rounded too.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2**-8, torch.bfloat16: 2**-5}
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -106,9 +106,9 @@ def test_strided_and_empty_inputs(implementation: str) -> None:
     y.sum().backward()
 
 
-@pytest.mark.skipif(not FIXTURES.is_file(), reason=f"{FIXTURES} is not there")
+@pytest.mark.skipif(not OPS.is_file(), reason=f"{OPS} is not there")
 def test_values_and_gradients_of_the_official_code(implementation: str) -> None:
-    with np.load(FIXTURES) as arrays:
+    with np.load(OPS) as arrays:
         f = torch.from_numpy(arrays["filters/f1331"])
         for kernel, up, demodulate, fused in itertools.product((1, 3), (1, 2), (0, 1), (0, 1)):
             inputs = [

@@ -1,14 +1,14 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from published import FIXTURES
 from torch import Tensor
 
 from pygan.ops import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
-FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "ops.npz"
+OPS = FIXTURES / "ops.npz"
 # What one rounding of the result costs, and a few units more for sums in another order.
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 SMOOTH = [[1.0, 3.0, 3.0, 1.0]]
@@ -366,9 +366,9 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def fixtures() -> dict[str, np.ndarray]:
-    if not FIXTURES.is_file():
-        pytest.skip(f"{FIXTURES} is not there: values of the official code")
-    with np.load(FIXTURES) as arrays:
+    if not OPS.is_file():
+        pytest.skip(f"{OPS} is not there: values of the official code")
+    with np.load(OPS) as arrays:
         return {name: arrays[name] for name in arrays if name.startswith(("filters/", "upfirdn2d/"))}
 
 
