@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from pygan import assets, augment, discriminators, features, losses, metrics, networks, pruning, regularizers
-from pygan.config_combinations import check_combinations
+from pygan.config_combinations import check_combinations, check_labels
 from pygan.config_reading import read_yaml, sentence
 from pygan.context import Context
 from pygan.data import sources
@@ -227,12 +227,14 @@ def check_files(study: Study) -> None:
     Raises:
         MissingInput: a file is not there; the message names it and the command that brings it.
         DataError: a folder or archive of pictures cannot be used.
+        ConfigError: a run needs labels and its pictures have none.
     """
     kinds = {dataset.source.kind for dataset in study.datasets.values()}
     kinds |= {study.evaluate.network.kind, *(entry.kind for entry in study.bank)}
     for entry in assets.status():
         if kinds.intersection(entry["used_by"]):
             assets.find(entry["file"])
-    for dataset in study.datasets.values():
+    for name, dataset in study.datasets.items():
         if hasattr(dataset.source, "path"):
-            dataset.source.build(Context(resolution=dataset.resolution, channels=dataset.channels))
+            pictures = dataset.source.build(Context(resolution=dataset.resolution, channels=dataset.channels))
+            check_labels(study, name, pictures.class_names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,10 +51,20 @@ def _check_networks(study: Study, name: str, run: Run) -> None:
     ctx = Context(resolution=dataset.resolution, channels=dataset.channels)
     try:
         with torch.device("meta"):
-            run.base.generator(ctx)
+            G = run.base.generator(ctx)
             run.base.discriminator(ctx)
     except ValueError as error:
         raise ConfigError(f"runs.{name}.base: {error}") from error
+    if not hasattr(G, "mapping") and any(regularizer.kind == "path_length" for regularizer in run.regularizers):
+        raise ConfigError(
+            f"runs.{name}.regularizers: path_length needs a base with an intermediate latent space such as stylegan2, "
+            f"{run.base.kind} has none"
+        )
+    if run.augment is not None:
+        try:
+            run.augment.build(ctx)
+        except ValueError as error:
+            raise ConfigError(f"runs.{name}: {error}") from error
 
 
 def _check_discriminators(study: Study, name: str, run: Run) -> None:
@@ -157,6 +167,16 @@ def _methods(run: Run) -> Iterator[str]:
     for slot in (run.augment, *run.discriminators, *run.regularizers, run.ticket):
         if slot is not None:
             yield slot.kind
+
+
+def check_labels(study: Study, dataset: str, class_names: Sequence[str]) -> None:
+    """Raise `ConfigError` where a run needs classes and its data set has one or none."""
+    for name, run in study.runs.items():
+        if run.dataset == dataset and run.base.conditional and len(class_names) < 2:
+            raise ConfigError(
+                f"runs.{name}.base.conditional: {dataset} has no labels, expected at least two classes "
+                "(a sub-folder per class, or source.labels)"
+            )
 
 
 def measured_names(study: Study) -> list[str]:
