@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pygan.checkpoint import atomic_path, read_tensors, subset
+from pygan.checkpoint import atomic_path, check_finite, read_tensors, subset
 from pygan.context import Context
 from pygan.draws import Draws
 from pygan.errors import DataError, MissingInput
@@ -24,7 +24,7 @@ def load_generator(path: Path) -> nn.Module:
     """Return the averaged generator of a snapshot, in eval mode; `G.num_classes` says whether it takes labels.
 
     Raises:
-        DataError: the file is not a readable snapshot.
+        DataError: the file is not a readable snapshot, or its weights are not finite.
         ConfigError: it was made with a base network this version does not have.
     """
     return _read_generator(path)[0]
@@ -35,6 +35,7 @@ def _read_generator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     tensors, metadata = read_tensors(path)
     if not {"base", "context"} <= metadata.keys():
         raise DataError(f"{path}: got a safetensors file without a description, expected a training snapshot")
+    check_finite({name: tensor for name, tensor in tensors.items() if name.startswith("G_ema.")}, str(path))
     fields = metadata["context"]
     G = load_spec("pygan.networks", metadata["base"], "base").generator(Context(**fields))
     G.load_state_dict(subset(tensors, "G_ema."))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline import schema
@@ -82,6 +83,13 @@ def at(keys: str, value: object) -> Edit:
         (at("bank.0", {"kind": "mobilenet_v2"}), "bank.0.kind: mobilenet_v2 judges the results"),
         (at("bank.1", {"kind": "efficientnet_lite0"}), "bank.1: efficientnet_lite0 is in the bank already"),
         (at("evaluate.network", {"kind": "hed_vgg16"}), "evaluate.network: hed_vgg16 is in the bank"),
+        (at("runs.base.training.g_lr", float("inf")), "runs.base.training.g_lr: got "),
+        (at("runs.base.training.g_lr", float("nan")), "runs.base.training.g_lr: got "),
+        (
+            at("runs.base.regularizers.0", {"kind": "path_length"}),
+            "runs.base.regularizers: path_length needs a base with",
+        ),
+        (at("runs.base.augment", {"kind": "ada", "family": "bgcx"}), "runs.base.augment.family: got 'bgcx', did you"),
         (at("seeds", [0, 0]), "seeds: got [0, 0], expected every seed once"),
         (at("seeds", []), "seeds: got []"),
         (at("bank", []), "vision_aided asks for 1 networks, but `bank` lists 0"),
@@ -131,6 +139,40 @@ def test_yaml_pitfalls(text: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"study\.yaml: ") as caught:
         load(path)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["bgcf", "bgcfn", "bgcfnc"])
+def test_the_image_space_filter_needs_pictures_wider_than_its_reach(smoke: dict, family: str) -> None:
+    smoke["runs"]["ticket"]["augment"] = {"kind": "ada", "family": family}
+    config.check_combinations(config.parse_study(smoke))  # at 32 pixels
+    smoke["datasets"]["land"]["resolution"] = 16
+    words = f"^runs.ticket: augment.family: {family} does not fit the data: .* more than 21 pixels a side"
+    with pytest.raises(ConfigError, match=words):
+        config.check_combinations(config.parse_study(smoke))
+
+
+def test_path_lengths_in_an_intermediate_latent_space(smoke: dict) -> None:
+    base = {"base": {"kind": "stylegan2", "conditional": False}, "regularizers": [{"kind": "path_length"}]}
+    smoke |= {"runs": {"base": smoke["runs"]["base"] | base}, "bank": [], "claims": []}
+    config.check_combinations(config.parse_study(smoke))
+
+
+@pytest.mark.parametrize("folders", [(".",), ("a", "b")])
+def test_a_conditional_run_needs_labels(smoke: dict, folders: tuple[str, ...], tmp_path: Path) -> None:
+    for folder in folders:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for n in range(12):
+            picture = Image.effect_noise((32, 32), n + 1).convert("RGB")
+            picture.save(tmp_path / folder / f"{folder.strip('.')}{n}.png")
+    smoke["runs"] = {"base": smoke["runs"]["base"]}
+    smoke["runs"]["base"]["base"]["conditional"] = True
+    smoke["datasets"]["land"]["source"] = {"kind": "folder", "path": str(tmp_path)}
+    study = config.parse_study(smoke)
+    if len(folders) == 2:
+        check_files(study)
+        return
+    with pytest.raises(ConfigError, match=r"^runs\.base\.base\.conditional: land has no labels, expected at least two"):
+        check_files(study)
 
 
 def test_anchors_and_merged_keys_are_no_duplicates(tmp_path: Path) -> None:
