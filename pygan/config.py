@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 import yaml
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
+from torch import nn
 
 from pygan import assets, augment, discriminators, features, losses, metrics, networks, pruning, regularizers
 from pygan.context import Context
@@ -20,6 +21,7 @@ from pygan.data import sources
 from pygan.data.subset import Subset
 from pygan.errors import ConfigError, MissingInput
 from pygan.features.probe import CRITERIA
+from pygan.pruning.masks import bare_networks
 from pygan.spec import OneOf, spec
 from pygan.training.spec import TrainingSpec
 
@@ -339,6 +341,7 @@ def check_combinations(study: Study) -> None:
         _check_networks(study, name, run)
         _check_discriminators(study, name, run)
         _check_start(study, name, run)
+        _check_ticket(study, name, run)
     for name in study.runs:
         _check_no_cycle(study, name)
     _check_anchors(study)
@@ -360,15 +363,17 @@ def _check_bank(study: Study) -> None:
 
 
 def _check_networks(study: Study, name: str, run: Run) -> None:
-    """Build the networks without their memory, so that a resolution they cannot have is found here."""
-    dataset = study.datasets[run.dataset]
-    ctx = Context(resolution=dataset.resolution, channels=dataset.channels)
+    """Build the networks, so that a resolution they cannot have is found here."""
     try:
-        with torch.device("meta"):
-            run.base.generator(ctx)
-            run.base.discriminator(ctx)
+        _bare_networks(study, run)
     except ValueError as error:
         raise ConfigError(f"runs.{name}.base: {error}") from error
+
+
+def _bare_networks(study: Study, run: Run) -> nn.Module:
+    """Return the networks of a run without their memory, and as if there were no classes: those are not known yet."""
+    dataset = study.datasets[run.dataset]
+    return bare_networks(run.base, Context(resolution=dataset.resolution, channels=dataset.channels))
 
 
 def _check_discriminators(study: Study, name: str, run: Run) -> None:
@@ -396,7 +401,10 @@ def _check_start(study: Study, name: str, run: Run) -> None:
     if run.continues is not None:
         starts.append((f"runs.{name}.continues.run", run.continues.run, run.continues.nimg))
     if run.ticket is not None:
-        starts.append((f"runs.{name}.ticket.found_in", run.ticket.found_in, run.ticket.rewind_nimg))
+        for key in ("found_in", "like", "mask_of"):
+            if (other_name := getattr(run.ticket, key, None)) is not None:
+                nimg = run.ticket.rewind_nimg if key == "found_in" else 0
+                starts.append((f"runs.{name}.ticket.{key}", other_name, nimg))
         if run.continues is not None and run.ticket.rewind_nimg:
             raise ConfigError(f"runs.{name}.ticket.rewind_nimg: a run that `continues` another cannot rewind too")
     for key, other_name, nimg in starts:
@@ -413,6 +421,24 @@ def _check_start(study: Study, name: str, run: Run) -> None:
         raise ConfigError(f"runs.{name}.continues.nimg: {run.continues.run} lists no snapshot at 0 images: add it")
 
 
+def _check_ticket(study: Study, name: str, run: Run) -> None:
+    """Check that the run's networks have what its ticket prunes, and that a ticket to follow exists."""
+    if run.ticket is None:
+        return
+    try:
+        run.ticket.check(_bare_networks(study, run))
+    except ValueError as error:
+        raise ConfigError(f"runs.{name}.ticket: {error}") from error
+    for key in ("like", "mask_of"):
+        other = getattr(run.ticket, key, None)
+        if other is not None and study.runs[other].ticket is None:
+            raise ConfigError(f"runs.{name}.ticket.{key}: {other} has no ticket, expected a run with one")
+    if getattr(run.ticket, "like", None) is not None:
+        structure = getattr(study.runs[run.ticket.like].ticket, "structure", run.ticket.structure)
+        if structure != run.ticket.structure:
+            raise ConfigError(f"runs.{name}.ticket.structure: expected {structure}, that of {run.ticket.like}")
+
+
 def _start_nimg(run: Run) -> int:
     if run.continues is not None:
         return run.continues.nimg
@@ -425,16 +451,17 @@ def _has_untrained(run: Run) -> bool:
 
 
 def _check_no_cycle(study: Study, name: str) -> None:
-    """Follow `continues` and `found_in` from run to run; coming back is a cycle."""
+    """Follow `continues` and the runs that tickets name; coming back is a cycle."""
 
     def follow(run: str, path: tuple[str, ...]) -> None:
         if run in path:
-            raise ConfigError(f"runs.{name}: {' -> '.join((*path, run))} is a circle of `continues` and `found_in`")
+            raise ConfigError(f"runs.{name}: {' -> '.join((*path, run))} is a circle of `continues` and `ticket`")
         here = study.runs[run]
         if here.continues is not None:
             follow(here.continues.run, (*path, run))
-        if here.ticket is not None:
-            follow(here.ticket.found_in, (*path, run))
+        for key in ("found_in", "like", "mask_of"):
+            if (other := getattr(here.ticket, key, None)) is not None:
+                follow(other, (*path, run))
 
     follow(name, ())
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pygan.checkpoint import Checkpoints, write_tensors
+from pygan.checkpoint import Checkpoints, subset, write_tensors
 from pygan.context import Objective, Regularizer, Reporting, Step
 from pygan.draws import Draws
 from pygan.errors import TryAgain
@@ -50,7 +50,7 @@ class Run:
     gen_labels: Callable[[Draws], Tensor | None]
     """Labels for generated pictures."""
     masks: Masks
-    """Living weights of G; empty: dense."""
+    """Living weights by their names in a snapshot, `G.*` and `D.*`; empty: dense."""
     init: dict[str, Tensor] | None
     """State to start from, or None: the networks as they are."""
     init_nimg: int
@@ -89,9 +89,10 @@ def train(run: Run, spec: TrainingSpec, *, state_dir: Path, out_dir: Path) -> di
         _log.info("continuing at %d images", nimg)
     elif run.init is not None:
         state.load(run.init, "the snapshot to start from")
-    masked = Masked(G, run.masks)
-    masked.zero_weights()
-    Masked(average.G, run.masks).zero_weights()
+    masked_G, masked_D = Masked(G, subset(run.masks, "G.")), Masked(D, subset(run.masks, "D."))
+    masked_G.zero_weights()
+    masked_D.zero_weights()
+    Masked(average.G, subset(run.masks, "G.")).zero_weights()
     stats = Stats(out_dir / "stats.jsonl", nimg)
     monitor = _monitored(run, spec)
     if nimg in spec.snapshots and resumed is None:
@@ -123,7 +124,9 @@ def train(run: Run, spec: TrainingSpec, *, state_dir: Path, out_dir: Path) -> di
             loss = _regularize(loss, run.regularizers, step, stats)
             opt_D.zero_grad(set_to_none=True)
             loss.backward()
+            masked_D.zero_gradients()
             opt_D.step()
+            masked_D.zero_weights()
         D.requires_grad_(False)
         for i, d in enumerate(D):
             for name, value in d.adapt(step_number, spec.nimg_per_step).items():
@@ -143,9 +146,9 @@ def train(run: Run, spec: TrainingSpec, *, state_dir: Path, out_dir: Path) -> di
         loss = _regularize(loss, run.regularizers, step, stats)
         opt_G.zero_grad(set_to_none=True)
         loss.backward()
-        masked.zero_gradients()
+        masked_G.zero_gradients()
         opt_G.step()
-        masked.zero_weights()
+        masked_G.zero_weights()
         G.requires_grad_(False)
         average.update(G, nimg, spec.nimg_per_step)
 
