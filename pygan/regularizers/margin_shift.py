@@ -87,7 +87,7 @@ def head_weights(network: nn.Module, img: Tensor, c: Tensor | None, n: int) -> T
     """
     with still_buffers(network):
         with torch.no_grad():
-            size = network.features(img).shape[1]
-        h = torch.zeros(n, size, device=img.device, requires_grad=True)
+            features = network.features(img)
+        h = features.new_zeros(n, features.shape[1]).requires_grad_(True)
         (weights,) = torch.autograd.grad(network.head(h, c).sum(), h, create_graph=True)
     return weights
