@@ -121,7 +121,7 @@ def living_channels(G: nn.Module) -> dict[str, list[int]]:
     for group in channels_of(G):
         alive = torch.zeros(parameters[group.name].shape[0], dtype=torch.bool)
         for name, dim in group.parameters:
-            alive |= (parameters[name].detach().transpose(0, dim) != 0).flatten(1).any(1)
+            alive |= (parameters[name].detach().movedim(dim, 0) != 0).reshape(len(alive), -1).any(1)
         if not alive.all():
             found[group.name] = alive.nonzero().flatten().tolist()
     return found

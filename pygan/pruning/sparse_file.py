@@ -68,9 +68,11 @@ def compact(G: nn.Module, metadata: dict[str, Any]) -> tuple[dict[str, Tensor], 
         G: as `pygan.sampling.load_generator` gives it.
         metadata: of its snapshot.
     """
-    living = living_channels(G)
+    before, living = metadata.get("living_channels", {}), living_channels(G)
     slim(G, living)
-    return compress({f"G_ema.{k}": v for k, v in G.state_dict().items()}, {**metadata, "living_channels": living})
+    numbers = {name: [before[name][i] for i in kept] if name in before else kept for name, kept in living.items()}
+    tensors = {f"G_ema.{k}": v for k, v in G.state_dict().items()}
+    return compress(tensors, {**metadata, "living_channels": before | numbers})
 
 
 def _stream(data: bytes) -> Tensor:
