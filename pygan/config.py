@@ -16,12 +16,13 @@ from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from torch import nn
 
 from pygan import assets, augment, discriminators, features, losses, metrics, networks, pruning, regularizers
+from pygan.checkpoint import read_tensors
 from pygan.context import Context
 from pygan.data import sources
 from pygan.data.subset import Subset
 from pygan.errors import ConfigError, MissingInput
 from pygan.features.probe import CRITERIA
-from pygan.pruning.masks import bare_networks
+from pygan.pruning.masks import as_masks, bare_networks, check_fit
 from pygan.spec import OneOf, spec
 from pygan.training.spec import TrainingSpec
 
@@ -516,13 +517,25 @@ def check_files(study: Study) -> None:
 
     Raises:
         MissingInput: a file is not there; the message names it and the command that brings it.
-        DataError: a folder or archive of pictures cannot be used.
+        DataError: a folder or archive of pictures cannot be used, or a mask is of another architecture.
     """
     kinds = {dataset.source.kind for dataset in study.datasets.values()}
     kinds |= {study.evaluate.network.kind, *(entry.kind for entry in study.bank)}
     for entry in assets.status():
         if kinds.intersection(entry["used_by"]):
             assets.find(entry["file"])
+    for name, run in study.runs.items():
+        if getattr(run.ticket, "path", None) is not None:
+            _check_mask_file(f"runs.{name}.ticket.path", Path(run.ticket.path), run, study.datasets[run.dataset])
     for dataset in study.datasets.values():
         if hasattr(dataset.source, "path"):
             dataset.source.build(Context(resolution=dataset.resolution, channels=dataset.channels))
+
+
+def _check_mask_file(key: str, path: Path, run: Run, dataset: Dataset) -> None:
+    if not path.is_file():
+        raise MissingInput(f"{key}: {path}: no such file")
+    tensors, metadata = read_tensors(path)
+    classes = metadata.get("context", {}).get("num_classes", 0) if run.base.conditional else 0
+    ctx = Context(resolution=dataset.resolution, channels=dataset.channels, num_classes=classes)
+    check_fit(bare_networks(run.base, ctx), as_masks(tensors), f"{key}: {path}")
