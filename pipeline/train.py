@@ -21,7 +21,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.checkpoint import read_tensors, write_json
     from pygan.context import Context
     from pygan.data.store import Store
-    from pygan.pruning.masks import sparsity
+    from pygan.pruning.masks import as_masks, sparsity
     from pygan.spec import load_spec, parse
     from pygan.training.assemble import assemble
     from pygan.training.distributed import join
@@ -40,7 +40,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         init, metadata = read_tensors(inputs["init"][0])
         init_nimg = metadata["nimg"]
     if "mask" in inputs:
-        masks = {name: mask.bool() for name, mask in read_tensors(inputs["mask"][0])[0].items()}
+        masks = as_masks(read_tensors(inputs["mask"][0])[0])
     run, indices = assemble(
         config,
         store=Store(inputs["train"][0]),

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from pygan import assets, augment, discriminators, features, losses, metrics, networks, pruning, regularizers
+from pygan.checkpoint import read_tensors
 from pygan.config_combinations import check_combinations, check_labels
 from pygan.config_reading import read_yaml, sentence
 from pygan.context import Context
@@ -18,6 +19,7 @@ from pygan.data import sources
 from pygan.data.subset import Subset
 from pygan.errors import ConfigError, MissingInput
 from pygan.features.probe import CRITERIA
+from pygan.pruning.masks import as_masks, bare_networks, check_fit
 from pygan.spec import OneOf, spec
 from pygan.training.spec import TrainingSpec
 
@@ -228,7 +230,7 @@ def check_files(study: Study) -> None:
 
     Raises:
         MissingInput: a file is not there; the message names it and the command that brings it.
-        DataError: a folder or archive of pictures cannot be used.
+        DataError: a folder or archive of pictures cannot be used, or a mask is of another architecture.
         ConfigError: a run needs labels and its pictures have none.
     """
     kinds = {dataset.source.kind for dataset in study.datasets.values()}
@@ -240,3 +242,15 @@ def check_files(study: Study) -> None:
         if hasattr(dataset.source, "path"):
             pictures = dataset.source.build(Context(resolution=dataset.resolution, channels=dataset.channels))
             check_labels(study, name, pictures.class_names)
+    for name, run in study.runs.items():
+        if getattr(run.ticket, "path", None) is not None:
+            _check_mask_file(f"runs.{name}.ticket.path", Path(run.ticket.path), run, study.datasets[run.dataset])
+
+
+def _check_mask_file(key: str, path: Path, run: Run, dataset: Dataset) -> None:
+    if not path.is_file():
+        raise MissingInput(f"{key}: {path}: no such file")
+    tensors, metadata = read_tensors(path)
+    classes = metadata.get("context", {}).get("num_classes", 0) if run.base.conditional else 0
+    ctx = Context(resolution=dataset.resolution, channels=dataset.channels, num_classes=classes)
+    check_fit(bare_networks(run.base, ctx), as_masks(tensors), f"{key}: {path}")

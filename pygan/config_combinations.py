@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from pygan.config_reading import expected
 from pygan.context import Context
 from pygan.errors import ConfigError
+from pygan.pruning.masks import bare_networks
 
 if TYPE_CHECKING:
     from pygan.config import Run, Study
@@ -25,6 +27,7 @@ def check_combinations(study: Study) -> None:
         _check_networks(study, name, run)
         _check_discriminators(study, name, run)
         _check_start(study, name, run)
+        _check_ticket(study, name, run)
     for name in study.runs:
         _check_no_cycle(study, name)
     _check_anchors(study)
@@ -46,25 +49,34 @@ def _check_bank(study: Study) -> None:
 
 
 def _check_networks(study: Study, name: str, run: Run) -> None:
-    """Build the networks without their memory, so that a resolution they cannot have is found here."""
-    dataset = study.datasets[run.dataset]
-    ctx = Context(resolution=dataset.resolution, channels=dataset.channels)
+    """Build the networks, so that a resolution they cannot have is found here."""
     try:
-        with torch.device("meta"):
-            G = run.base.generator(ctx)
-            run.base.discriminator(ctx)
+        networks = _bare_networks(study, run)
     except ValueError as error:
         raise ConfigError(f"runs.{name}.base: {error}") from error
-    if not hasattr(G, "mapping") and any(regularizer.kind == "path_length" for regularizer in run.regularizers):
+    if not hasattr(networks["G"], "mapping") and any(
+        regularizer.kind == "path_length" for regularizer in run.regularizers
+    ):
         raise ConfigError(
             f"runs.{name}.regularizers: path_length needs a base with an intermediate latent space such as stylegan2, "
             f"{run.base.kind} has none"
         )
     if run.augment is not None:
         try:
-            run.augment.build(ctx)
+            run.augment.build(_context(study, run))
         except ValueError as error:
             raise ConfigError(f"runs.{name}: {error}") from error
+
+
+def _context(study: Study, run: Run) -> Context:
+    """Return the surroundings of a run, as if there were no classes: those are not known yet."""
+    dataset = study.datasets[run.dataset]
+    return Context(resolution=dataset.resolution, channels=dataset.channels)
+
+
+def _bare_networks(study: Study, run: Run) -> nn.ModuleDict:
+    """Return the networks of a run without their memory."""
+    return bare_networks(run.base, _context(study, run))
 
 
 def _check_discriminators(study: Study, name: str, run: Run) -> None:
@@ -92,7 +104,10 @@ def _check_start(study: Study, name: str, run: Run) -> None:
     if run.continues is not None:
         starts.append((f"runs.{name}.continues.run", run.continues.run, run.continues.nimg))
     if run.ticket is not None:
-        starts.append((f"runs.{name}.ticket.found_in", run.ticket.found_in, run.ticket.rewind_nimg))
+        for key in ("found_in", "like", "mask_of"):
+            if (other_name := getattr(run.ticket, key, None)) is not None:
+                nimg = run.ticket.rewind_nimg if key == "found_in" else 0
+                starts.append((f"runs.{name}.ticket.{key}", other_name, nimg))
         if run.continues is not None and run.ticket.rewind_nimg:
             raise ConfigError(f"runs.{name}.ticket.rewind_nimg: a run that `continues` another cannot rewind too")
     for key, other_name, nimg in starts:
@@ -109,6 +124,24 @@ def _check_start(study: Study, name: str, run: Run) -> None:
         raise ConfigError(f"runs.{name}.continues.nimg: {run.continues.run} lists no snapshot at 0 images: add it")
 
 
+def _check_ticket(study: Study, name: str, run: Run) -> None:
+    """Check that the run's networks have what its ticket prunes, and that a ticket to follow exists."""
+    if run.ticket is None:
+        return
+    try:
+        run.ticket.check(_bare_networks(study, run))
+    except ValueError as error:
+        raise ConfigError(f"runs.{name}.ticket: {error}") from error
+    for key in ("like", "mask_of"):
+        other = getattr(run.ticket, key, None)
+        if other is not None and study.runs[other].ticket is None:
+            raise ConfigError(f"runs.{name}.ticket.{key}: {other} has no ticket, expected a run with one")
+    if getattr(run.ticket, "like", None) is not None:
+        structure = getattr(study.runs[run.ticket.like].ticket, "structure", run.ticket.structure)
+        if structure != run.ticket.structure:
+            raise ConfigError(f"runs.{name}.ticket.structure: expected {structure}, that of {run.ticket.like}")
+
+
 def _start_nimg(run: Run) -> int:
     if run.continues is not None:
         return run.continues.nimg
@@ -121,16 +154,17 @@ def _has_untrained(run: Run) -> bool:
 
 
 def _check_no_cycle(study: Study, name: str) -> None:
-    """Follow `continues` and `found_in` from run to run; coming back is a cycle."""
+    """Follow `continues` and the runs that tickets name; coming back is a cycle."""
 
     def follow(run: str, path: tuple[str, ...]) -> None:
         if run in path:
-            raise ConfigError(f"runs.{name}: {' -> '.join((*path, run))} is a circle of `continues` and `found_in`")
+            raise ConfigError(f"runs.{name}: {' -> '.join((*path, run))} is a circle of `continues` and `ticket`")
         here = study.runs[run]
         if here.continues is not None:
             follow(here.continues.run, (*path, run))
-        if here.ticket is not None:
-            follow(here.ticket.found_in, (*path, run))
+        for key in ("found_in", "like", "mask_of"):
+            if (other := getattr(here.ticket, key, None)) is not None:
+                follow(other, (*path, run))
 
     follow(name, ())
 

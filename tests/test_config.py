@@ -7,15 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline import schema
 from pygan import assets, config
+from pygan.checkpoint import write_tensors
 from pygan.cli import app
 from pygan.config import check_files, load
-from pygan.errors import ConfigError, MissingInput
+from pygan.errors import ConfigError, DataError, MissingInput
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted((ROOT / "config").rglob("*.yaml"))
@@ -101,6 +103,37 @@ def at(keys: str, value: object) -> Edit:
         (at("runs.base.continues", {"run": "vision_aided", "nimg": 320}), "is a circle"),
         (at("runs.ticket.ticket.found_in", "ticket"), "ticket -> ticket is a circle"),
         (at("runs.ticket.ticket.rewind_nimg", 160), "base lists no snapshot at 160 images"),
+        (at("runs.ticket.ticket.fraction", 1.0), "runs.ticket.ticket.fraction: got 1.0, expected less than 1"),
+        (at("runs.ticket.ticket.networks", ["E"]), "runs.ticket.ticket.networks.0: got 'E', expected one of G, D"),
+        (at("runs.ticket.ticket.rounds", 0), "runs.ticket.ticket.rounds: got 0"),
+        (
+            at("runs.ticket.ticket", {"kind": "random", "found_in": "base", "sparsity": 1.5}),
+            "runs.ticket.ticket.sparsity: got 1.5, expected less than 1",
+        ),
+        (
+            at("runs.ticket.ticket", {"kind": "random", "found_in": "base", "like": "base"}),
+            "runs.ticket.ticket.like: base has no ticket, expected a run with one",
+        ),
+        (
+            at("runs.ticket.ticket", {"kind": "transfer", "mask_of": "ticket"}),
+            "runs.ticket: ticket -> ticket is a circle",
+        ),
+        (
+            at("runs.ticket.ticket", {"kind": "transfer", "mask_of": "tiket"}),
+            "runs.ticket.ticket.mask_of: got 'tiket', did you mean 'ticket'?",
+        ),
+        (
+            at("runs.ticket.base", {"kind": "dcgan", "g_channels": 16, "d_channels": 8}),
+            "runs.ticket.ticket.found_in: base has another `base` than ticket",
+        ),
+        (
+            at("runs.base.regularizers.0", {"kind": "feature_adversary", "gamma": -0.1}),
+            "runs.base.regularizers.0.gamma: got -0.1, expected greater than or equal to 0",
+        ),
+        (
+            at("runs.base.regularizers.0", {"kind": "feature_adversary", "steps": 0}),
+            "runs.base.regularizers.0.steps: got 0, expected greater than or equal to 1",
+        ),
         (at("runs.base.discriminators", [{"kind": "vision_aided"}]), "expected `plain` first and once"),
         (at("anchors.untrained", "vision_aided"), "anchors.untrained: vision_aided writes no snapshot at 0 images"),
         (at("anchors.real", "sea"), "anchors.real: got 'sea', expected one of land"),
@@ -192,6 +225,31 @@ def test_a_missing_asset_is_named_with_the_command(smoke: dict, monkeypatch: pyt
     monkeypatch.setattr(assets, "_locate", lambda entry: None)
     with pytest.raises(MissingInput, match="pygan assets install"):
         check_files(config.parse_study(smoke))
+
+
+def test_channels_need_a_base_that_has_some(smoke: dict) -> None:
+    ticket = {"kind": "lottery", "found_in": "base", "structure": "channel"}
+    smoke["runs"]["ticket"]["ticket"] = ticket
+    config.check_combinations(config.parse_study(smoke))
+    for run in smoke["runs"].values():
+        run["base"] = {"kind": "stylegan2", "channel_base": 512}
+    with pytest.raises(ConfigError, match=r"runs\.ticket\.ticket: structure: got channel, but stylegan2 has no"):
+        config.check_combinations(config.parse_study(smoke))
+
+
+def test_a_mask_file_is_looked_at_before_anything_starts(smoke: dict, tmp_path: Path) -> None:
+    path = tmp_path / "mask.safetensors"
+    smoke["runs"]["ticket"]["ticket"] = {"kind": "transfer", "path": str(path)}
+    study = config.parse_study(smoke)
+    with pytest.raises(MissingInput, match=r"runs\.ticket\.ticket\.path: .*no such file"):
+        check_files(study)
+    write_tensors(path, {"G.convs.0.weight": torch.ones(16, 32, 3, 3, dtype=torch.uint8)})
+    check_files(study)
+    write_tensors(path, {"G.convs.0.weight": torch.ones(8, 32, 3, 3, dtype=torch.uint8)})
+    with pytest.raises(
+        DataError, match=r"another architecture, G\.convs\.0\.weight has shape \[8, 32, 3, 3\], expected"
+    ):
+        check_files(study)
 
 
 def test_check_ends_with_the_exit_codes(smoke: dict, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def assemble(
         frozen: pretrained networks for the heads, in the order of the probe's choice.
         init: state to start from; None: the initialization.
         init_nimg: pictures that `init` has seen.
-        masks: living weights of G; None: dense.
+        masks: living weights by their names in a snapshot; None: dense.
         device: where the networks compute; pictures stay where the stores are.
 
     Raises:
