@@ -70,6 +70,11 @@ class Run:
     """Key of `datasets`."""
     subset: Subset | None = None
     """Which training pictures, drawn by the seed; null: all."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """Real pictures of a batch: every picture as often as any other, or every class (a control on long tails)."""
+    gen_labels: Literal["natural", "uniform"] = "natural"
+    """Classes of generated pictures in training: as often as among the training pictures, or all alike (as in the
+    gSR release); without effect on an unconditional run, which must leave it alone."""
     base: Network
     """Generator and discriminator."""
     loss: Literal[tuple(losses.OBJECTIVES)] = "hinge"
@@ -338,6 +343,7 @@ def check_combinations(study: Study) -> None:
         _known(f"runs.{name}.dataset", run.dataset, study.datasets)
         _check_networks(study, name, run)
         _check_discriminators(study, name, run)
+        _check_classes(name, run)
         _check_start(study, name, run)
     for name in study.runs:
         _check_no_cycle(study, name)
@@ -411,6 +417,21 @@ def _check_start(study: Study, name: str, run: Run) -> None:
         raise ConfigError(f"runs.{name}.training.total_nimg: got {run.training.total_nimg}, expected more than {start}")
     if run.continues is not None and run.continues.nimg == 0 and not _has_untrained(study.runs[run.continues.run]):
         raise ConfigError(f"runs.{name}.continues.nimg: {run.continues.run} lists no snapshot at 0 images: add it")
+
+
+def _check_classes(name: str, run: Run) -> None:
+    """Refuse what needs labels in a run without."""
+    if run.base.conditional:
+        return
+    needy = [(f"regularizers.{i}", term.kind) for i, term in enumerate(run.regularizers) if needs_classes(term)]
+    needy += [("gen_labels", "uniform")] if run.gen_labels == "uniform" else []
+    for key, what in needy:
+        raise ConfigError(f"runs.{name}.{key}: {what} needs labels, set `conditional: true` in `base`")
+
+
+def needs_classes(method: Any) -> bool:
+    """Whether the `Spec` of a method says that it needs labels."""
+    return getattr(method, "needs_classes", False)
 
 
 def _start_nimg(run: Run) -> int:
