@@ -70,9 +70,10 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
 
 
 def _methods(config: dict[str, Any]) -> list[str]:
-    """Return the kinds of the methods that a run adds to its base network."""
+    """Return the kinds of the methods that a run adds to its base network; a term of weight 0 adds nothing."""
     slots = [config["augment"], *config["discriminators"], *config["regularizers"], config["ticket"]]
-    return [slot["kind"] for slot in slots if slot is not None and slot["kind"] != "plain"]
+    slots = [slot for slot in slots if slot is not None and slot.get("weight") != 0]
+    return [slot["kind"] for slot in slots if slot["kind"] != "plain"]
 
 
 if __name__ == "__main__":

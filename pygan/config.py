@@ -490,7 +490,7 @@ def _check_claims(study: Study) -> None:
 
 def _methods(run: Run) -> Iterator[str]:
     for slot in (run.augment, *run.discriminators, *run.regularizers, run.ticket):
-        if slot is not None:
+        if slot is not None and getattr(slot, "weight", None) != 0:  # a term of weight 0 only reports
             yield slot.kind
 
 
