@@ -17,6 +17,8 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     """
     import json
 
+    import numpy as np
+
     from pipeline.record import record
     from pygan.checkpoint import read_tensors, write_json
     from pygan.context import Context
@@ -40,11 +42,12 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         init_nimg = metadata["nimg"]
     if "mask" in inputs:
         masks = {name: mask.bool() for name, mask in read_tensors(inputs["mask"][0])[0].items()}
+    store, class_names = Store(inputs["train"][0]), json.loads(inputs["manifest"][0].read_text())["class_names"]
     run, indices = assemble(
         config,
-        store=Store(inputs["train"][0]),
+        store=store,
         held_out=Store(inputs["validation"][0]),
-        class_names=json.loads(inputs["manifest"][0].read_text())["class_names"],
+        class_names=class_names,
         frozen=frozen,
         init=init,
         init_nimg=init_nimg,
@@ -59,6 +62,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             "seed": config["seed"],
             "dataset": config["dataset"],
             "n_images": len(indices),
+            "class_counts": np.bincount(store.labels[indices], minlength=len(class_names)).tolist(),
             "methods": _methods(config),
             "nimg": result["nimg"],
             "nimg_start": init_nimg,

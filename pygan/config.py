@@ -20,6 +20,7 @@ from pygan.data import sources
 from pygan.data.subset import Subset
 from pygan.errors import ConfigError, MissingInput
 from pygan.features.probe import CRITERIA
+from pygan.metrics.base import measured_name
 from pygan.spec import OneOf, spec
 from pygan.training.spec import TrainingSpec
 
@@ -123,6 +124,9 @@ class Evaluate:
     """What is measured."""
     n_gen: int = Field(default=1500, ge=10)
     """Generated pictures."""
+    gen_labels: Literal["uniform", "test"] = "uniform"
+    """Classes of a conditional generator's pictures: all alike, as published for balanced test splits and the best for
+    class-wise numbers; or as often as in the test split, for distances to a split with a natural tail."""
     network: Judge
     """Whose features are compared."""
 
@@ -348,6 +352,7 @@ def check_combinations(study: Study) -> None:
     for name in study.runs:
         _check_no_cycle(study, name)
     _check_anchors(study)
+    _check_labels_to_measure(study)
     _check_claims(study)
 
 
@@ -417,6 +422,21 @@ def _check_start(study: Study, name: str, run: Run) -> None:
         raise ConfigError(f"runs.{name}.training.total_nimg: got {run.training.total_nimg}, expected more than {start}")
     if run.continues is not None and run.continues.nimg == 0 and not _has_untrained(study.runs[run.continues.run]):
         raise ConfigError(f"runs.{name}.continues.nimg: {run.continues.run} lists no snapshot at 0 images: add it")
+
+
+def _check_labels_to_measure(study: Study) -> None:
+    """Refuse a class-wise metric that no run can be measured by; runs without labels do without it."""
+    if needs_classes(study.select.metric):
+        raise ConfigError(
+            f"select.metric: {study.select.metric.kind} is class-wise, expected a distance of all pictures"
+        )
+    if any(run.base.conditional for run in study.runs.values()):
+        return
+    for i, metric in enumerate(study.evaluate.metrics):
+        if needs_classes(metric):
+            raise ConfigError(
+                f"evaluate.metrics.{i}: {metric.kind} needs labels, but no run has `conditional: true` in its `base`"
+            )
 
 
 def _check_classes(name: str, run: Run) -> None:
@@ -498,8 +518,12 @@ def measured_names(study: Study) -> list[str]:
     """Return the names of the numbers that `evaluate` reports, found by measuring random features."""
     network = study.evaluate.network.kind
     noise = torch.randn(2, 64, 4, generator=torch.Generator().manual_seed(0))
-    found = [name for metric in study.evaluate.metrics for name in metric.build().compute(noise[0], noise[1])]
-    return [f"{name}_{network}" if name in ("fd", "kid") else name for name in found]
+    found = [
+        name
+        for metric in study.evaluate.metrics
+        for name in getattr(metric, "names", None) or metric.build().compute(noise[0], noise[1])
+    ]
+    return [measured_name(name, network) for name in found]
 
 
 # Files
