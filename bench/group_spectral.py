@@ -66,7 +66,7 @@ def measured(base: dict, batch: int) -> dict[str, dict]:
         term = load_spec("pygan.regularizers", values).build(ctx)
         term.attach(G)
         contenders[name] = lambda term=term: term(step).backward()
-    rounds = rounds_of(contenders, "cpu", repeats=21, fewest=5, limit=30)
+    rounds = rounds_of(contenders, "cpu", repeats=15, fewest=5, limit=20)
     rows = {}
     for name, seconds in rounds.items():
         shares = [a / b for a, b in zip(seconds, rounds["G step"], strict=True)]

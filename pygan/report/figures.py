@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -27,6 +28,8 @@ THEMES = {
 REFERENCE_REACH = 2.5
 """A reference farther from the runs than this many times their range is named at the margin instead of drawn."""
 PANEL_INCHES = (4.0, 2.7)
+CLASS_COLORS = LinearSegmentedColormap.from_list("classes", ("#3d85c6", "#a46fc4", "#c9504f"))
+"""From the most frequent class to the rarest."""
 CLASS_INCHES = (5.6, 3.0)
 """Room for the names of classes beside the panel."""
 DPI = 150
@@ -114,7 +117,7 @@ def class_curves(title: str, lines: Mapping[str, Curves], ylabel: str) -> Plot:
 
     def draw(axes: Axes, theme: Mapping[str, str]) -> None:
         for place, (name, curves) in enumerate(lines.items()):
-            color = matplotlib.colormaps["plasma_r"](0.12 + 0.76 * place / max(len(lines) - 1, 1))
+            color = CLASS_COLORS(place / max(len(lines) - 1, 1))
             points = _mean_curve(curves)
             marker = "o" if len(points) == 1 else None
             axes.plot(*zip(*points, strict=True), color=color, linewidth=1.3, marker=marker, label=name)
