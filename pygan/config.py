@@ -26,7 +26,6 @@ from pygan.training.spec import TrainingSpec
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """Part of a file name."""
 
-
 Source = Annotated[Any, OneOf("pygan.data.sources", sources.KINDS)]
 Network = Annotated[Any, OneOf("pygan.networks", networks.KINDS)]
 Augment = Annotated[Any, OneOf("pygan.augment", augment.KINDS)]
@@ -70,6 +69,11 @@ class Run:
     """Key of `datasets`."""
     subset: Subset | None = None
     """Which training pictures, drawn by the seed; null: all."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """Real pictures of a batch: every picture as often as any other, or every class (a control on long tails)."""
+    gen_labels: Literal["natural", "uniform"] = "natural"
+    """Classes of generated pictures in training: as often as among the training pictures, or all alike (as in the
+    gSR release); without effect on an unconditional run, which must leave it alone."""
     base: Network
     """Generator and discriminator."""
     loss: Literal[tuple(losses.OBJECTIVES)] = "hinge"
@@ -118,6 +122,9 @@ class Evaluate:
     """What is measured."""
     n_gen: int = Field(default=1500, ge=10)
     """Generated pictures."""
+    gen_labels: Literal["uniform", "test"] = "uniform"
+    """Classes of a conditional generator's pictures: all alike, as published for balanced test splits and the best for
+    class-wise numbers; or as often as in the test split, for distances to a split with a natural tail."""
     network: Judge
     """Whose features are compared."""
 

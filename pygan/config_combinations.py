@@ -11,6 +11,7 @@ from torch import nn
 from pygan.config_reading import expected
 from pygan.context import Context
 from pygan.errors import ConfigError
+from pygan.metrics.base import measured_name
 from pygan.pruning.masks import bare_networks
 
 if TYPE_CHECKING:
@@ -26,11 +27,13 @@ def check_combinations(study: Study) -> None:
         _known(f"runs.{name}.dataset", run.dataset, study.datasets)
         _check_networks(study, name, run)
         _check_discriminators(study, name, run)
+        _check_classes(name, run)
         _check_start(study, name, run)
         _check_ticket(study, name, run)
     for name in study.runs:
         _check_no_cycle(study, name)
     _check_anchors(study)
+    _check_labels_to_measure(study)
     _check_claims(study)
 
 
@@ -124,6 +127,36 @@ def _check_start(study: Study, name: str, run: Run) -> None:
         raise ConfigError(f"runs.{name}.continues.nimg: {run.continues.run} lists no snapshot at 0 images: add it")
 
 
+def _check_labels_to_measure(study: Study) -> None:
+    """Refuse a class-wise metric that no run can be measured by; runs without labels do without it."""
+    if needs_classes(study.select.metric):
+        raise ConfigError(
+            f"select.metric: {study.select.metric.kind} is class-wise, expected a distance of all pictures"
+        )
+    if any(run.base.conditional for run in study.runs.values()):
+        return
+    for i, metric in enumerate(study.evaluate.metrics):
+        if needs_classes(metric):
+            raise ConfigError(
+                f"evaluate.metrics.{i}: {metric.kind} needs labels, but no run has `conditional: true` in its `base`"
+            )
+
+
+def _check_classes(name: str, run: Run) -> None:
+    """Refuse what needs labels in a run without."""
+    if run.base.conditional:
+        return
+    needy = [(f"regularizers.{i}", term.kind) for i, term in enumerate(run.regularizers) if needs_classes(term)]
+    needy += [("gen_labels", "uniform")] if run.gen_labels == "uniform" else []
+    for key, what in needy:
+        raise ConfigError(f"runs.{name}.{key}: {what} needs labels, set `conditional: true` in `base`")
+
+
+def needs_classes(method: Any) -> bool:
+    """Whether the `Spec` of a method says that it needs labels."""
+    return getattr(method, "needs_classes", False)
+
+
 def _check_ticket(study: Study, name: str, run: Run) -> None:
     """Check that the run's networks have what its ticket prunes, and that a ticket to follow exists."""
     if run.ticket is None:
@@ -199,7 +232,7 @@ def _check_claims(study: Study) -> None:
 
 def _methods(run: Run) -> Iterator[str]:
     for slot in (run.augment, *run.discriminators, *run.regularizers, run.ticket):
-        if slot is not None:
+        if slot is not None and getattr(slot, "weight", None) != 0:  # a term of weight 0 only reports
             yield slot.kind
 
 
@@ -217,5 +250,9 @@ def measured_names(study: Study) -> list[str]:
     """Return the names of the numbers that `evaluate` reports, found by measuring random features."""
     network = study.evaluate.network.kind
     noise = torch.randn(2, 64, 4, generator=torch.Generator().manual_seed(0))
-    found = [name for metric in study.evaluate.metrics for name in metric.build().compute(noise[0], noise[1])]
-    return [f"{name}_{network}" if name in ("fd", "kid") else name for name in found]
+    found = [
+        name
+        for metric in study.evaluate.metrics
+        for name in getattr(metric, "names", None) or metric.build().compute(noise[0], noise[1])
+    ]
+    return [measured_name(name, network) for name in found]

@@ -84,7 +84,7 @@ def sample(
     seed: int,
     stream: str = "sample",
     batch: int = 100,
-    label: int | None = None,
+    label: int | Tensor | None = None,
     truncation: float = 1.0,
     fresh_noise: bool = True,
 ) -> Tensor:
@@ -92,7 +92,7 @@ def sample(
 
     Args:
         batch: pictures computed at a time.
-        label: class of all pictures; None: drawn uniformly where G takes labels.
+        label: class of all pictures, or of each, int64 `[n]`; None: drawn uniformly where G takes labels.
         truncation: 1: none; below 1, less variety for more typical pictures (see `truncated`).
         fresh_noise: own noise for each picture in networks with noise inputs; False: their constant noise.
     """
@@ -102,7 +102,7 @@ def sample(
         c = None
         if num_classes := getattr(G, "num_classes", 0):
             drawn = Draws(seed, f"{stream}/c", index).integers(num_classes)
-            c = drawn if label is None else torch.full_like(drawn, label)
+            c = drawn if label is None else torch.as_tensor(label).expand(n)[index]
         draws = Draws(seed, f"{stream}/synthesis", index) if fresh_noise else None
         parts.append(to_uint8(G.body(truncated(G, z, c, truncation, draws), c, draws)))
     return torch.cat(parts)

@@ -135,6 +135,13 @@ def at(keys: str, value: object) -> Edit:
             "runs.base.regularizers.0.steps: got 0, expected greater than or equal to 1",
         ),
         (at("runs.base.discriminators", [{"kind": "vision_aided"}]), "expected `plain` first and once"),
+        (at("runs.base.gen_labels", "uniform"), "runs.base.gen_labels: uniform needs labels, set `conditional: true`"),
+        (
+            at("runs.base.regularizers", [{"kind": "r1"}, {"kind": "group_spectral"}]),
+            "runs.base.regularizers.1: group_spectral needs labels, set `conditional: true` in `base`",
+        ),
+        (at("evaluate.metrics", [{"kind": "intra"}]), "evaluate.metrics.0: intra needs labels, but no run has"),
+        (at("select.metric", {"kind": "intra"}), "select.metric: intra is class-wise, expected a distance of all"),
         (at("anchors.untrained", "vision_aided"), "anchors.untrained: vision_aided writes no snapshot at 0 images"),
         (at("anchors.real", "sea"), "anchors.real: got 'sea', expected one of land"),
         (at("claims.0.arm", "vision"), "claims.0.arm: got 'vision', did you mean 'vision_aided'?"),
@@ -214,6 +221,56 @@ def test_anchors_and_merged_keys_are_no_duplicates(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(text.replace("<<: *base", "<<: *base\n    loss: hinge", 1))
     assert load(path).runs["ticket"].dataset == "land"
+
+
+LONG_TAILED = """
+name: long-tailed land
+seeds: [0]
+datasets:
+  land: {source: {kind: earthcover}, resolution: 32}
+runs:
+  tail: &tail
+    dataset: land
+    base: {kind: sngan, release: gsr, g_channels: 32, d_channels: 32, conditional: true}
+    augment: {kind: diffaug}
+    regularizers: [{kind: group_spectral, weight: 0}]
+    training: &training {batch: 32, total_nimg: 6400, snapshots: [0, 6400]}
+  gsr:
+    <<: *tail
+    regularizers: [{kind: group_spectral, weight: 0.5, beta: 0.999}]
+  l2:
+    <<: *tail
+    regularizers: [{kind: group_spectral, weight: 0}, {kind: class_affine_l2, weight: 0.5, beta: 0.999}]
+  tables:
+    <<: *tail
+    regularizers: [{kind: group_spectral, weight: 0}, {kind: class_affine_spectral}]
+  balanced:
+    <<: *tail
+    sampling: balanced
+    gen_labels: uniform
+select: {metric: {kind: kid}}
+evaluate:
+  metrics: [{kind: fid}, {kind: kid}, {kind: intra}]
+  network: {kind: mobilenet_v2}
+claims:
+  - {id: gsr, method: group_spectral, statement: gSR keeps the tail diverse., arm: gsr, against: tail, control: l2,
+     metric: diversity_tail, direction: higher, minimum_effect: 0.05}
+  - {id: kid, method: group_spectral, statement: gSR brings the tail closer., arm: gsr, against: tail, control: l2,
+     metric: kid_tail_mobilenet_v2, direction: lower, minimum_effect: 0.02}
+"""
+
+
+def test_a_long_tailed_study_with_its_controls(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(LONG_TAILED)
+    assert load(path).runs["gsr"].gen_labels == "natural"
+
+
+def test_a_term_of_weight_0_is_no_method(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(LONG_TAILED.replace("arm: gsr, against: tail", "arm: tail, against: gsr"))
+    with pytest.raises(ConfigError, match=r"claims\.0\.method: got 'group_spectral', expected one of diffaug"):
+        load(path)
 
 
 def test_the_same_start_as_another_run_is_a_vision_aided_run_from_the_beginning(smoke: dict) -> None:
