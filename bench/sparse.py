@@ -2,8 +2,8 @@
 
     python bench/sparse.py [--repeats 15] [--seconds 20] [--out bench]
 
-Generators are pruned round by round as `pygan.pruning.lottery` does it, untrained: neither the number of living weights
-nor the speed depends on their values. The ticket whose weights are zero and the smaller network that is left of it are
+Generators are pruned round by round as `pygan.pruning.lottery` does it, layer by layer and untrained: neither the number
+of living weights nor the speed depends on their values. The ticket whose weights are zero and the smaller network that is left of it are
 timed in turn with the dense generator, 32 pictures a call on one thread. Writes sparse.json and sparse.md.
 """
 
@@ -64,7 +64,7 @@ def measure(name: str, structure: str, repeats: int, limit: float) -> list[dict[
     torch.manual_seed(0)
     dense, networks, rows = base.generator(CTX), bare_networks(base, CTX), []
     dense.eval().requires_grad_(False)
-    ticket, masks = Spec(found_in="dense", structure=structure), {}
+    ticket, masks = Spec(found_in="dense", structure=structure, scope="layer"), {}
     state = {f"G.{n}": p for n, p in dense.named_parameters()}
     for number in range(1, max(ROUNDS) + 1):
         masks = ticket.next_masks(Round(networks=networks, state=state, masks=masks))
