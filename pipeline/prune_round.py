@@ -28,7 +28,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.spec import load_spec
 
     def masks_of(name: str) -> dict[str, torch.Tensor] | None:
-        return as_masks(read_tensors(inputs[name][0])[0]) if name in inputs else None
+        return as_masks(read_tensors(inputs[name][0])[0], str(inputs[name][0])) if name in inputs else None
 
     config = spec["config"]
     ticket, base = load_spec("pygan.pruning", config["ticket"], "ticket"), load_spec("pygan.networks", config["base"])

@@ -42,7 +42,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         init, metadata = read_tensors(inputs["init"][0])
         init_nimg = metadata["nimg"]
     if "mask" in inputs:
-        masks = as_masks(read_tensors(inputs["mask"][0])[0])
+        masks = as_masks(read_tensors(inputs["mask"][0])[0], str(inputs["mask"][0]))
     store, class_names = Store(inputs["train"][0]), json.loads(inputs["manifest"][0].read_text())["class_names"]
     run, indices = assemble(
         config,

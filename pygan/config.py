@@ -260,4 +260,4 @@ def _check_mask_file(key: str, path: Path, run: Run, dataset: Dataset) -> None:
     tensors, metadata = read_tensors(path)
     classes = metadata.get("context", {}).get("num_classes", 0) if run.base.conditional else 0
     ctx = Context(resolution=dataset.resolution, channels=dataset.channels, num_classes=classes)
-    check_fit(bare_networks(run.base, ctx), as_masks(tensors), f"{key}: {path}")
+    check_fit(bare_networks(run.base, ctx), as_masks(tensors, f"{key}: {path}"), f"{key}: {path}")

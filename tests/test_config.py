@@ -285,7 +285,7 @@ def test_a_missing_asset_is_named_with_the_command(smoke: dict, monkeypatch: pyt
 
 
 def test_channels_need_a_base_that_has_some(smoke: dict) -> None:
-    ticket = {"kind": "lottery", "found_in": "base", "structure": "channel"}
+    ticket = {"kind": "lottery", "found_in": "base", "structure": "channel", "scope": "layer"}
     smoke["runs"]["ticket"]["ticket"] = ticket
     config.check_combinations(config.parse_study(smoke))
     for run in smoke["runs"].values():

@@ -56,8 +56,8 @@ class Spec:
     layers: Literal["conv", "all"] = "conv"
     """Convolutions (as published) or linear layers too."""
     structure: Literal["weight", "channel"] = "weight"
-    """Single weights, or whole channels of G by the L1 norm of the weights that write them (dcgan, sngan): sampling
-    then runs on a smaller dense network."""
+    """Single weights, or whole channels of G by the L1 norm of the weights that write them (dcgan, sngan; with `scope:
+    layer` or `scale_free`): sampling then runs on a smaller dense network."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Spec":
@@ -69,6 +69,10 @@ class Spec:
             raise ValueError(f"networks: got {list(self.networks)}, expected each of them once")
         if self.structure == "channel" and (self.networks != ("G",) or self.layers != "conv"):
             raise ValueError("structure: channels are those of G's convolutions, expected networks [G] and layers conv")
+        if self.structure == "channel" and self.scope == "global":
+            raise ValueError(
+                "scope: norms of channels in different layers do not compare, expected layer or scale_free"
+            )
         return self
 
     def check(self, networks: nn.Module) -> None:

@@ -160,8 +160,17 @@ def intersection_over_union(a: Masks, b: Masks) -> float:
     return both / either
 
 
-def as_masks(tensors: dict[str, Tensor]) -> Masks:
-    """Return the masks of a mask file's tensors, uint8, 1 where the weight lives."""
+def as_masks(tensors: dict[str, Tensor], source: str = "mask") -> Masks:
+    """Return the masks of a mask file's tensors, uint8, 1 where the weight lives.
+
+    Args:
+        source: the file, for the error message.
+
+    Raises:
+        DataError: a name is not that of a parameter of G or D.
+    """
+    if wrong := [name for name in tensors if not name.startswith(("G.", "D."))]:
+        raise DataError(f"{source}: not a mask file, got {wrong[0]}, expected names that begin with G. or D.")
     return {name: tensor.bool() for name, tensor in tensors.items()}
 
 

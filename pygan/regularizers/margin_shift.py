@@ -85,9 +85,9 @@ def head_weights(network: nn.Module, img: Tensor, c: Tensor | None, n: int) -> T
         img: one picture, for the size of its features.
         c: labels `[N]` or None.
     """
-    with still_buffers(network):
+    with still_buffers(network), torch.autocast(img.device.type, enabled=False):
         with torch.no_grad():
-            features = network.features(img)
-        h = features.new_zeros(n, features.shape[1]).requires_grad_(True)
+            size = network.features(img).shape[1]
+        h = img.new_zeros(n, size).requires_grad_(True)
         (weights,) = torch.autograd.grad(network.head(h, c).sum(), h, create_graph=True)
     return weights

@@ -104,16 +104,22 @@ class PerturbedFeatures:
         img = torch.cat([step.real_img, step.gen_img]).contiguous(memory_format=torch.channels_last)
         c = None if step.real_c is None else torch.cat([step.real_c, step.gen_c])
         index = torch.cat([2 * step.index, 2 * step.index + 1])  # the samples of the pair, as the loop counts them
-        h = player.network.features(player.augmented(img, Draws(step.seed, "augment/0/D", index)))
+        h = player.network.features(player.augmented(img, Draws(step.seed, "augment/0/D", index))).to(img.dtype)
         harm = torch.cat([-torch.ones(n, device=h.device), torch.ones(len(h) - n, device=h.device)])
         draws = Draws(step.seed, "perturbed_features/D", index)
-        logits = self._perturbed(h, lambda h: player.network.head(h, c), harm, draws)
-        return step.objective.D(logits[:n], logits[n:])
+
+        def logits(h: Tensor) -> Tensor:
+            with torch.autocast(h.device.type, enabled=False):  # bfloat16 would round small perturbations away
+                return player.network.head(h, c)
+
+        perturbed = self._perturbed(h, logits, harm, draws)
+        return step.objective.D(perturbed[:n], perturbed[n:])
 
     def _loss_G(self, step: Step) -> Tensor:
         G, player, draws = step.G, step.D[0], step.draws("synthesis")
         stem = G.stem(step.gen_z, step.gen_c, draws)
         h, *rest = stem if isinstance(stem, tuple) else (stem,)
+        h = h.to(step.gen_img.dtype)
 
         def logits(h: Tensor) -> Tensor:
             cut = (h, *rest) if isinstance(stem, tuple) else h

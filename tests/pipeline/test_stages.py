@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from pipeline import evaluate, probe, prune_round, reference, select, train
 from pygan import assets
 from pygan.checkpoint import read_tensors, write_tensors
+from pygan.cli import app
 from pygan.data.pictures import ArrayPicture
 from pygan.data.store import write_store
 from pygan.errors import ConfigError, DataError, MissingInput
@@ -162,6 +164,12 @@ def test_the_next_round_and_the_controls_follow_from_a_mask(trained, data, tmp_p
     overlap = json.loads((random / "prune.json").read_text())["overlap_with_like"]
     assert overlap["intersection_over_union"] == pytest.approx(overlap["expected_by_chance"], abs=0.05)
     assert json.loads((same / "prune.json").read_text())["overlap_with_like"]["intersection_over_union"] == 1
+
+    spoken = json.loads(CliRunner().invoke(app, ["masks", str(first), str(second)]).stdout)
+    assert spoken["shares"] == json.loads((first.parent / "prune.json").read_text())["shares"]
+    assert spoken["overlap"]["intersection_over_union"] == pytest.approx(0.8, abs=1e-3)  # nested
+    missing = CliRunner().invoke(app, ["masks", str(tmp_path / "none.safetensors")])
+    assert missing.exit_code == 66 and "no such file" in missing.stderr
 
 
 def test_a_mask_for_another_architecture_stops_the_training_before_it_starts(data, tmp_path):

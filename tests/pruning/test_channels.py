@@ -90,7 +90,7 @@ def test_rounds_of_channels_are_nested_and_count_channels():
     G = generator(BASES["sngan"])
     networks = bare_networks(load_spec("pygan.networks", BASES["sngan"]), Context(resolution=32))
     state = {f"G.{n}": p for n, p in G.named_parameters()}
-    spec, before = Spec(found_in="dense", structure="channel", rounds=2, fraction=0.3), {}
+    spec, before = Spec(found_in="dense", structure="channel", rounds=2, fraction=0.3, scope="scale_free"), {}
     for expected in (18 - round(0.3 * 18), 13 - round(0.3 * 13)):
         masks = spec.next_masks(Round(networks=networks, state=state, masks=before))
         assert all((masks[n] <= before[n]).all() for n in before)

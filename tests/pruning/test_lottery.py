@@ -102,6 +102,10 @@ def test_one_round_with_the_whole_share_is_one_shot():
         ({"networks": ("G", "G")}, "expected each of them once"),
         ({"networks": ()}, "ticket.networks: Tuple should have at least 1 item"),
         ({"structure": "channel", "networks": ("G", "D")}, "channels are those of G's convolutions"),
+        (
+            {"structure": "channel"},
+            "norms of channels in different layers do not compare, expected layer or scale_free",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(fields, words):
@@ -114,7 +118,7 @@ def test_networks_that_have_nothing_to_prune_are_refused():
     with pytest.raises(ValueError, match="got D, which has no convolution weights"):
         Spec(found_in="dense", networks=("D",)).check(linear)
     with pytest.raises(ValueError, match="stylegan2 has no channels that can go, expected dcgan or sngan"):
-        Spec(found_in="dense", structure="channel").check(
+        Spec(found_in="dense", structure="channel", scope="layer").check(
             bare_networks(load_spec("pygan.networks", {"kind": "stylegan2"}), CTX)
         )
     Spec(found_in="dense", networks=("G", "D")).check(trained().networks)

@@ -203,5 +203,9 @@ def test_masks_of_another_network_are_refused():
 
 
 def test_a_file_keeps_masks_as_bytes():
-    masks = as_masks({"w": torch.tensor([0, 1, 1], dtype=torch.uint8)})
-    assert masks["w"].dtype == torch.bool and masks["w"].tolist() == [False, True, True]
+    masks = as_masks({"G.w": torch.tensor([0, 1, 1], dtype=torch.uint8)})
+    assert masks["G.w"].dtype == torch.bool and masks["G.w"].tolist() == [False, True, True]
+    with pytest.raises(
+        DataError, match=r"mask: not a mask file, got G_ema\.w, expected names that begin with G\. or D\."
+    ):
+        as_masks({"G_ema.w": torch.zeros(2)})

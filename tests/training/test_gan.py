@@ -60,6 +60,22 @@ def test_pruned_weights_are_zero_in_every_snapshot(tmp_path):
             assert (tensors[name][mask] != 0).all()
 
 
+def test_masks_of_a_spectrally_normalized_D_are_exact_after_an_interruption(tmp_path):
+    """The checkpoint at 32 images of a shorter run is continued; whole and continued run end with the same bits."""
+    base = {"kind": "sngan", "z_dim": 8, "g_channels": 4, "d_channels": 4}
+    run_in(tmp_path / "part", tiny_run(sparse=True, base=base), replace(SPEC, total_nimg=40, snapshots=(0, 40)))
+    assert (tmp_path / "part" / "state" / f"{32:012d}").is_dir()
+    runs = [tiny_run(sparse=True, base=base) for _ in range(2)]
+    whole, rest = (
+        snapshot(run_in(tmp_path / name, run), 80) for name, run in zip(("whole", "part"), runs, strict=True)
+    )
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, rest[name]), name
+    assert any("parametrizations" in name for name in runs[0].masks)
+    for name, mask in runs[0].masks.items():
+        assert (rest[name][~mask] == 0).all() and (rest[name][mask] != 0).any()
+
+
 def test_a_continued_run_repeats_the_longer_one(tmp_path):
     """Stopping at a snapshot and starting another run from it is the same training, networks and optimizers."""
     whole = run_in(tmp_path / "whole")
