@@ -6,7 +6,6 @@ the energy's scale depends on network, layer and number of features (the same ne
 parameters, `|weight grad energy| / |grad L_adv|`, measured on the first batch and kept from then on.
 """
 
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import torch
@@ -33,9 +32,9 @@ class FeatureSpec:
         default={"kind": "efficientnet_lite0"}, validate_default=True
     )
     """The frozen pretrained network."""
-    tap: Literal["final", "pooled"] | Annotated[int, Field(ge=0)] = "final"
-    """Its output that is compared: `final`, what the whole network returns, class logits for a classifier (official
-    code); `pooled`, its feature vector; a number, the spatial mean of that feature map, counted from 0."""
+    tap: str | None = None
+    """Its tap whose features are compared, maps averaged over their positions; null: what the whole network returns,
+    class logits for a classifier (official code)."""
     normalization: Literal["training_set", "network"] = "training_set"
     """What the network sees. `training_set`: pictures standardized by mean and deviation of each channel over the
     training set, at their own size, those of 32 pixels enlarged 8 times (official code); `network`: resized and
@@ -81,13 +80,13 @@ class FeatureTerm(nn.Module):
             raise ConfigError(f"regularizers: {settings.kind} looks at the training pictures, but there are none")
         self.settings = settings
         network = settings.network.build(ctx)
-        self._frozen = (network, tap_of(network, settings.tap))
+        self._frozen = (network,)
         mean, std = _channel_moments(ctx) if settings.normalization == "training_set" else (None, None)
         self.register_buffer("img_mean", mean)
         self.register_buffer("img_std", std)
         if mean is not None:
             _take_as_it_is(network, ctx.resolution)
-        self._check_size(ctx)
+        self._check(ctx)
         fixed = 1.0 if settings.weight is None else settings.weight
         self.skipped = fixed == 0
         """Whether the term is left out."""
@@ -140,7 +139,7 @@ class FeatureTerm(nn.Module):
             img = (img - self.img_mean) / self.img_std
             if img.shape[-1] == ENLARGED_SIDE:
                 img = F.interpolate(img, scale_factor=ENLARGED, mode="nearest")
-        return self._frozen[1](img)
+        return self._frozen[0].final(img, self.settings.tap)
 
     @torch.no_grad()
     def _real_features(self, ctx: Context) -> Tensor:
@@ -165,30 +164,18 @@ class FeatureTerm(nn.Module):
         self.gradient_ratio.copy_(self.weight * own / adversarial)
 
     @torch.no_grad()
-    def _check_size(self, ctx: Context) -> None:
+    def _check(self, ctx: Context) -> None:
         """Let the network see one blank picture."""
         network, side = self._frozen[0], ctx.resolution
         try:
             self.look(torch.zeros(1, ctx.channels, side, side, device=ctx.device))
-        except RuntimeError as error:
+        except ValueError as error:
+            raise ConfigError(f"regularizers.{self.settings.kind}.tap: {error}") from error
+        except (RuntimeError, AssertionError) as error:
             raise ConfigError(
-                f"regularizers: {network.name} cannot look at pictures of {network.resolution} pixels (the data set's "
-                f"have {side}): choose a larger resolution, another network or normalization: network ({error})"
+                f"regularizers.{self.settings.kind}: {network.name} cannot look at pictures of {network.resolution} "
+                f"pixels (the data set has {side}); choose another network or normalization: network ({error})"
             ) from error
-
-
-def tap_of(network: FrozenNetwork, tap: str | int) -> Callable[[Tensor], Tensor]:
-    """Return the function from pictures to features `[N, F]`; raise `ConfigError` where `network` has no such tap."""
-    if tap == "final":
-        return network.final
-    if tap == "pooled":
-        return network.pooled
-    if tap >= len(network.channels):
-        raise ConfigError(
-            f"regularizers: tap: got {tap}, but {network.name} has {len(network.channels)} feature maps, "
-            f"0 to {len(network.channels) - 1}"
-        )
-    return lambda img: network(img)[tap].mean((2, 3))
 
 
 def squared_mean_distance(x: Tensor, mean: Tensor) -> Tensor:

@@ -28,7 +28,6 @@ holds all pictures in memory; weight 0 skips the network.
 
 from typing import Literal
 
-import torch
 from pydantic import model_validator
 from torch import Tensor
 from torch.nn.functional import log_softmax
@@ -48,8 +47,10 @@ class Spec(FeatureSpec):
 
     @model_validator(mode="after")
     def _logits(self) -> "Spec":
-        if self.energy in ("entropy", "cross_entropy") and self.tap != "final":
-            raise ValueError(f"energy: {self.energy} is of class logits, so it needs tap: final, got {self.tap!r}")
+        if self.energy in ("entropy", "cross_entropy") and self.tap is not None:
+            raise ValueError(
+                f"energy: {self.energy} is of class logits, so it needs the final output (tap: null), got {self.tap!r}"
+            )
         return self
 
     def build(self, ctx: Context) -> "RegDGM":
