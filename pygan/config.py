@@ -5,7 +5,6 @@ schema that `pipeline.schema` writes from this module, so it is parsed without i
 """
 
 import difflib
-import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +12,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from pydantic import Field, GetCoreSchemaHandler, StringConstraints, TypeAdapter, ValidationError
-from pydantic_core import CoreSchema, core_schema
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from pygan import assets, augment, discriminators, features, losses, metrics, networks, pruning, regularizers
 from pygan.context import Context
@@ -22,23 +20,11 @@ from pygan.data import sources
 from pygan.data.subset import Subset
 from pygan.errors import ConfigError, MissingInput
 from pygan.features.probe import CRITERIA
-from pygan.spec import spec
+from pygan.spec import OneOf, spec
 from pygan.training.spec import TrainingSpec
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """Part of a file name."""
-
-
-class OneOf:
-    """Annotation of a slot: a mapping whose `kind` names one of the files of a package."""
-
-    def __init__(self, package: str, kinds: tuple[str, ...]) -> None:
-        self.specs = {kind: importlib.import_module(f"{package}.{kind}").Spec for kind in kinds}
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Choose by `kind`, even where there is one kind only."""
-        choices = {kind: handler.generate_schema(cls) for kind, cls in self.specs.items()}
-        return core_schema.tagged_union_schema(choices, discriminator="kind")
 
 
 Source = Annotated[Any, OneOf("pygan.data.sources", sources.KINDS)]

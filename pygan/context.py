@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -9,6 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from pygan.draws import Draws
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The two losses of one adversarial game; logits have the samples last, results are scalars."""
+
+    D: Callable[[Tensor, Tensor], Tensor]
+    """`(real_logits, gen_logits)` to the loss that the discriminator minimizes."""
+    G: Callable[[Tensor], Tensor]
+    """`gen_logits` to the loss that the generator minimizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +32,11 @@ class Context:
     """Colour channels of a picture."""
     num_classes: int = 0
     """0: unconditional."""
+    class_counts: tuple[int, ...] = ()
+    """Training pictures of each class; empty: unconditional."""
+    pictures: Callable[[int], Iterator[Tensor]] | None = None
+    """Batch size to the training pictures, each once and in the order of the store, uint8 `[N, C, H, W]`; None where
+    there are none, as in a check."""
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     frozen: tuple[nn.Module, ...] = ()
@@ -40,8 +56,10 @@ class Step:
     nimg: int
     G: nn.Module
     D: nn.ModuleList
+    objective: Objective
+    """The run's adversarial objective."""
     index: Tensor
-    """int64 `[N]`: the global sample indices of this batch."""
+    """int64 `[N]`: the global sample indices of this batch, a share of the step's where it is accumulated."""
     seed: int
     real_img: Tensor | None = None
     real_c: Tensor | None = None
@@ -87,4 +105,13 @@ class Adaptive(Protocol):
 
     def adapt(self, step: int, nimg: int) -> dict[str, Tensor]:
         """End training step `step` (from 0) with its `nimg` real pictures; return numbers to record by name."""
+        ...
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A regularizer with numbers worth a place in `stats.jsonl` besides its loss."""
+
+    def numbers(self) -> dict[str, Tensor | float]:
+        """Return scalars to record by name; called once a tick."""
         ...

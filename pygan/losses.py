@@ -5,22 +5,9 @@ Adversarial Nets", NeurIPS 2014 (arXiv 1406.2661), in the softplus form of Style
 ICML 2017 (arXiv 1701.07875), without its gradient constraint, which is a regularizer.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-
-@dataclass(frozen=True)
-class Objective:
-    """The two losses of one adversarial game; logits are `[N]`, results scalars."""
-
-    D: Callable[[Tensor, Tensor], Tensor]
-    """`(real_logits, gen_logits)` to the loss that the discriminator minimizes."""
-    G: Callable[[Tensor], Tensor]
-    """`gen_logits` to the loss that the generator minimizes."""
-
+from pygan.context import Objective
 
 OBJECTIVES = {
     "hinge": Objective(

@@ -8,8 +8,9 @@ imports (and depends on) only the methods it uses.
 import importlib
 from typing import Any, dataclass_transform
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic_core import CoreSchema, core_schema
 
 from pygan.errors import ConfigError
 
@@ -22,6 +23,18 @@ def spec(cls: type) -> type:
     """
     config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     return dataclass(frozen=True, kw_only=True, config=config)(cls)
+
+
+class OneOf:
+    """Annotation of a slot: a mapping whose `kind` names one of the files of a package."""
+
+    def __init__(self, package: str, kinds: tuple[str, ...]) -> None:
+        self.specs = {kind: importlib.import_module(f"{package}.{kind}").Spec for kind in kinds}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Choose by `kind`, even where there is one kind only."""
+        choices = {kind: handler.generate_schema(cls) for kind, cls in self.specs.items()}
+        return core_schema.tagged_union_schema(choices, discriminator="kind")
 
 
 def load_spec(package: str, values: dict[str, Any], key: str = "") -> Any:

@@ -11,6 +11,7 @@ from pygan import augment, discriminators, metrics, networks, regularizers
 from pygan.context import Context, Step
 from pygan.draws import Draws
 from pygan.errors import ConfigError
+from pygan.losses import OBJECTIVES
 from pygan.spec import load_spec
 
 CTX = Context(resolution=16)
@@ -30,7 +31,9 @@ def make_step(phase: str, G: nn.Module | None = None) -> Step:
     """A late step, so that every term has started; `G` in place of a small dcgan."""
     base, D = plain_game()
     G = G or base
-    step = Step(phase=phase, step=10_000, nimg=4, G=G, D=D, index=torch.arange(4), seed=0)
+    step = Step(
+        phase=phase, step=10_000, nimg=4, G=G, D=D, objective=OBJECTIVES["hinge"], index=torch.arange(4), seed=0
+    )
     step.real_img = torch.rand(4, 3, 16, 16) * 2 - 1
     step.gen_z = step.draws("z").normal(8)
     step.gen_img = G(step.gen_z)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from pygan.context import Adaptive, Context
+from pygan.context import Adaptive, Context, Objective
 from pygan.draws import Draws
 from pygan.spec import spec
 
@@ -28,10 +28,16 @@ class Player(nn.Module):
     """
 
     heads: tuple[str, ...]
+    warmup_nimg: int = 0
+    """Real pictures before it joins the game."""
 
     def __init__(self, augment: Augment | None) -> None:
         super().__init__()
         self.augment = augment
+
+    def objectives(self, default: Objective) -> list[Objective]:
+        """Return what each head plays for; `default`: the run's objective."""
+        return [default] * len(self.heads)
 
     def augmented(self, img: Tensor, draws: Draws | None) -> Tensor:
         """Return the pictures that the discriminator sees; `draws` None: those given."""

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pygan.checkpoint import Checkpoints, write_tensors
-from pygan.context import Regularizer, Step
+from pygan.context import Objective, Regularizer, Reporting, Step
 from pygan.draws import Draws
 from pygan.errors import TryAgain
-from pygan.losses import Objective
 from pygan.pruning.masks import Masked, Masks
 from pygan.sampling import save_grid, to_float, to_uint8
 from pygan.training.ema import Average, standing_statistics
@@ -110,13 +109,16 @@ def train(run: Run, spec: TrainingSpec, *, state_dir: Path, out_dir: Path) -> di
         for _ in range(spec.d_steps):
             index = torch.arange(nimg, nimg + spec.batch)
             nimg += spec.batch
-            step = Step(phase="D", step=step_number, nimg=nimg, G=G, D=D, index=index, seed=run.seed)
+            step = _step(run, "D", step_number, nimg, index)
             real_img, step.real_c = run.batch(index)
             step.real_img = _channels_last(to_float(real_img))
             with torch.no_grad():
                 _generate(run, step)
             step.real_logits, step.gen_logits = _discriminate_pair(step)
-            loss = sum(map(run.objective.D, step.real_logits, step.gen_logits))
+            objectives = _objectives(step)
+            loss = sum(
+                o.D(real, gen) for o, real, gen in zip(objectives, step.real_logits, step.gen_logits, strict=True)
+            )
             stats.note("loss/D", loss)
             loss = _regularize(loss, run.regularizers, step, stats)
             opt_D.zero_grad(set_to_none=True)
@@ -131,12 +133,12 @@ def train(run: Run, spec: TrainingSpec, *, state_dir: Path, out_dir: Path) -> di
         G.requires_grad_(True)
         g_batch = spec.g_batch or spec.batch
         index = torch.arange(step_number * g_batch, (step_number + 1) * g_batch)
-        step = Step(phase="G", step=step_number, nimg=nimg, G=G, D=D, index=index, seed=run.seed)
+        step = _step(run, "G", step_number, nimg, index)
         _generate(run, step)
         step.gen_logits = [
-            logits for i, d in enumerate(D) for logits in d(step.gen_img, step.gen_c, step.draws(f"augment/{i}"))
+            logits for i, d in _players(step) for logits in d(step.gen_img, step.gen_c, step.draws(f"augment/{i}"))
         ]
-        loss = sum(map(run.objective.G, step.gen_logits))
+        loss = sum(o.G(gen) for o, gen in zip(_objectives(step), step.gen_logits, strict=True))
         stats.note("loss/G", loss)
         loss = _regularize(loss, run.regularizers, step, stats)
         opt_G.zero_grad(set_to_none=True)
@@ -155,7 +157,9 @@ def train(run: Run, spec: TrainingSpec, *, state_dir: Path, out_dir: Path) -> di
             now = time.monotonic()
             rate = (nimg - tick_nimg) / (now - tick_start)
             logits = mean_logits(D, {**monitor, "generated": (step.gen_img.detach(), step.gen_c)})
-            stats.write(nimg=nimg, step=step_number + 1, seconds=now - started, img_per_sec=rate, **losses, **logits)
+            numbers = _numbers(run.regularizers)
+            fields = {"nimg": nimg, "step": step_number + 1, "seconds": now - started, "img_per_sec": rate}
+            stats.write(**fields, **losses, **logits, **numbers)
             tick_start, tick_nimg = time.monotonic(), nimg
         if nimg in spec.snapshots:
             _snapshot(run, spec, state, average, nimg, out_dir)
@@ -166,6 +170,22 @@ def train(run: Run, spec: TrainingSpec, *, state_dir: Path, out_dir: Path) -> di
             raise TryAgain(f"stopped by a signal at {nimg} images, state saved; the same command continues")
     bar.close()
     return {"nimg": nimg, "seconds": time.monotonic() - started}
+
+
+def _step(run: Run, phase: str, number: int, nimg: int, index: Tensor) -> Step:
+    return Step(
+        phase=phase, step=number, nimg=nimg, G=run.G, D=run.D, objective=run.objective, index=index, seed=run.seed
+    )
+
+
+def _players(step: Step) -> list[tuple[int, nn.Module]]:
+    """Return the discriminators that have joined the game, with their places in the list."""
+    return [(i, d) for i, d in enumerate(step.D) if step.nimg > d.warmup_nimg]
+
+
+def _objectives(step: Step) -> list[Objective]:
+    """Return one objective per head of the players."""
+    return [objective for _, d in _players(step) for objective in d.objectives(step.objective)]
 
 
 def _channels_last(img: Tensor) -> Tensor:
@@ -185,7 +205,7 @@ def _discriminate_pair(step: Step) -> tuple[list[Tensor], list[Tensor]]:
     c = None if step.real_c is None else torch.cat([step.real_c, step.gen_c])
     index = torch.cat([2 * step.index, 2 * step.index + 1])
     real, gen = [], []
-    for i, d in enumerate(step.D):
+    for i, d in _players(step):
         heads = d(img, c, Draws(step.seed, f"augment/{i}/D", index))
         halves = [logits.chunk(2, dim=-1) for logits in heads]
         d.observe([half for half, _ in halves])
@@ -202,6 +222,16 @@ def _regularize(loss: Tensor, regularizers: Sequence[Regularizer], step: Step, s
             stats.note(f"loss/{step.phase}/{type(regularizer).__name__}", term)
             loss = loss + regularizer.every * term
     return loss
+
+
+def _numbers(regularizers: Sequence[Regularizer]) -> dict[str, float]:
+    """Return what the regularizers report of themselves."""
+    return {
+        f"{type(regularizer).__name__}/{name}": float(value)
+        for regularizer in regularizers
+        if isinstance(regularizer, Reporting)
+        for name, value in regularizer.numbers().items()
+    }
 
 
 def _monitored(run: Run, spec: TrainingSpec) -> dict[str, tuple[Tensor, Tensor | None]]:

@@ -144,7 +144,16 @@ def test_losses_and_their_gradients_agree_with_the_public_code() -> None:
 
 def test_r1_agrees_with_the_public_code() -> None:
     found, _, D = game()
-    step = Step(phase="D", step=0, nimg=8, G=nn.Identity(), D=nn.ModuleList([Plain(D)]), index=torch.arange(8), seed=0)
+    step = Step(
+        phase="D",
+        step=0,
+        nimg=8,
+        G=nn.Identity(),
+        D=nn.ModuleList([Plain(D)]),
+        objective=OBJECTIVES["hinge"],
+        index=torch.arange(8),
+        seed=0,
+    )
     step.real_img = found["real_img"]
     loss = R1(gamma=10, every=16)(step)
     assert_close(loss, found["Dreg/loss_mean"])
@@ -157,7 +166,17 @@ def test_path_length_agrees_with_the_public_code(case: str, monkeypatch: pytest.
     G.style_mixing = 0
     direction = SimpleNamespace(normal=lambda *shape: found[f"{case}/randn_image"])
     monkeypatch.setattr(path_length, "Draws", lambda *args: direction)
-    step = Step(phase="G", step=0, nimg=8, G=G, D=nn.ModuleList(), index=torch.arange(8), seed=0, gen_z=found["z"])
+    step = Step(
+        phase="G",
+        step=0,
+        nimg=8,
+        G=G,
+        D=nn.ModuleList(),
+        objective=OBJECTIVES["hinge"],
+        index=torch.arange(8),
+        seed=0,
+        gen_z=found["z"],
+    )
     term = path_length.PathLength(weight=2, decay=0.01, batch_shrink=2, every=4)
     term.mean.copy_(found[f"{case}/pl_mean_before"])
     loss = term(step)

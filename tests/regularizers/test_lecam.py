@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from pygan.context import Context, Step
+from pygan.losses import OBJECTIVES
 from pygan.regularizers.lecam import LeCam, Spec
 
 REAL = [torch.tensor([2.0, 1.0, -1.0]), torch.tensor([3.0, 0.0, 1.5]), torch.tensor([0.5, 2.0, -2.0])]
@@ -12,7 +13,16 @@ GEN = [torch.tensor([-1.0, 0.5, -2.0]), torch.tensor([-3.0, 1.0, 4.0]), torch.te
 
 
 def make_step(number: int, real: torch.Tensor, gen: torch.Tensor, *heads: torch.Tensor) -> Step:
-    step = Step(phase="D", step=number, nimg=0, G=nn.Identity(), D=nn.ModuleList(), index=torch.arange(3), seed=0)
+    step = Step(
+        phase="D",
+        step=number,
+        nimg=0,
+        G=nn.Identity(),
+        D=nn.ModuleList(),
+        objective=OBJECTIVES["hinge"],
+        index=torch.arange(3),
+        seed=0,
+    )
     step.real_logits, step.gen_logits = [real, *heads], [gen, *heads]
     return step
 

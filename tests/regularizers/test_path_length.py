@@ -10,6 +10,7 @@ from torch import nn
 from pygan.context import Context, Step
 from pygan.draws import Draws
 from pygan.errors import ConfigError
+from pygan.losses import OBJECTIVES
 from pygan.regularizers.path_length import PathLength, Spec, path_lengths
 from pygan.spec import load_spec
 
@@ -18,7 +19,9 @@ N = 6
 
 def make_step(G: nn.Module, *, step: int = 3, n: int = N) -> Step:
     index = torch.arange(100, 100 + n)
-    made = Step(phase="G", step=step, nimg=0, G=G, D=nn.ModuleList(), index=index, seed=1)
+    made = Step(
+        phase="G", step=step, nimg=0, G=G, D=nn.ModuleList(), objective=OBJECTIVES["hinge"], index=index, seed=1
+    )
     made.gen_z = made.draws("z").normal(8)
     return made
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from pygan.context import Step
 from pygan.discriminators.plain import Plain
+from pygan.losses import OBJECTIVES
 from pygan.regularizers.r1 import R1
 
 
@@ -21,7 +22,17 @@ class Quadratic(nn.Module):
 
 def make_step(img: torch.Tensor) -> Step:
     D = nn.ModuleList([Plain(Quadratic())])
-    return Step(phase="D", step=7, nimg=0, G=nn.Identity(), D=D, index=torch.arange(len(img)), seed=0, real_img=img)
+    return Step(
+        phase="D",
+        step=7,
+        nimg=0,
+        G=nn.Identity(),
+        D=D,
+        objective=OBJECTIVES["hinge"],
+        index=torch.arange(len(img)),
+        seed=0,
+        real_img=img,
+    )
 
 
 def test_value_and_gradient_of_a_quadratic():
