@@ -20,6 +20,7 @@ from pygan.data import sources
 from pygan.data.subset import Subset
 from pygan.errors import ConfigError, MissingInput
 from pygan.features.probe import CRITERIA
+from pygan.regularizers.reg_dgm_theory import TheorySpec
 from pygan.spec import OneOf, spec
 from pygan.training.spec import TrainingSpec
 
@@ -172,18 +173,20 @@ class Study:
     """The pictures, by name."""
     bank: tuple[Feature, ...] = ()
     """Frozen networks that the probe chooses from."""
-    runs: dict[Name, Run] = Field(min_length=1)
-    """The arms, by name; those listed first are trained first."""
+    runs: dict[Name, Run] = Field(default={})
+    """The arms, by name; those listed first are trained first. None in a study of theory alone."""
     probe: Probe = Field(default={}, validate_default=True)
     """How the bank is ranked."""
-    select: Select
-    """How a snapshot is chosen."""
-    evaluate: Evaluate
-    """What is measured."""
+    select: Select | None = None
+    """How a snapshot is chosen; required where there are runs."""
+    evaluate: Evaluate | None = None
+    """What is measured; required where there are runs."""
     anchors: Anchors = Field(default={}, validate_default=True)
     """What it is compared with."""
     claims: tuple[Claim, ...] = ()
     """What the study set out to show."""
+    theory: TheorySpec | None = None
+    """The theory of Reg-DGM, computed and shown in the report; null: not."""
 
     def plain(self) -> dict[str, Any]:
         """Return the mapping with every default filled in, as JSON types."""
@@ -333,6 +336,7 @@ def check_combinations(study: Study) -> None:
     """Raise `ConfigError` where parts that are valid by themselves do not fit together."""
     if len(set(study.seeds)) < len(study.seeds):
         raise ConfigError(f"seeds: got {list(study.seeds)}, expected every seed once")
+    _check_sections(study)
     _check_bank(study)
     for name, run in study.runs.items():
         _known(f"runs.{name}.dataset", run.dataset, study.datasets)
@@ -350,12 +354,24 @@ def _known(key: str, name: str, names: dict[str, Any]) -> None:
         raise ConfigError(f"{key}: got {name!r}, {_expected(name, list(names))}")
 
 
+def _check_sections(study: Study) -> None:
+    """Check that there is something to do, and what it takes."""
+    if not study.runs and study.theory is None:
+        raise ConfigError("runs: got none, expected at least one (or a `theory`)")
+    if study.runs or study.anchors.real is not None:
+        for key in ("select", "evaluate"):
+            if getattr(study, key) is None:
+                raise ConfigError(f"{key}: the key is missing")
+    if study.theory is not None and study.theory.images is not None:
+        _known("theory.images.dataset", study.theory.images.dataset, study.datasets)
+
+
 def _check_bank(study: Study) -> None:
     kinds = [entry.kind for entry in study.bank]
     for place, kind in enumerate(kinds):
         if kind in kinds[:place]:
             raise ConfigError(f"bank.{place}: {kind} is in the bank already")
-    if study.evaluate.network.kind in kinds:
+    if study.evaluate is not None and study.evaluate.network.kind in kinds:
         raise ConfigError(f"evaluate.network: {study.evaluate.network.kind} is in the bank, so it cannot be the judge")
 
 
@@ -473,6 +489,12 @@ def _methods(run: Run) -> Iterator[str]:
             yield slot.kind
 
 
+def _looked_through(study: Study) -> set[str]:
+    """Return the kinds of the networks that regularizers look through."""
+    regularizers = (regularizer for run in study.runs.values() for regularizer in run.regularizers)
+    return {regularizer.network.kind for regularizer in regularizers if hasattr(regularizer, "network")}
+
+
 def measured_names(study: Study) -> list[str]:
     """Return the names of the numbers that `evaluate` reports, found by measuring random features."""
     network = study.evaluate.network.kind
@@ -492,7 +514,9 @@ def check_files(study: Study) -> None:
         DataError: a folder or archive of pictures cannot be used.
     """
     kinds = {dataset.source.kind for dataset in study.datasets.values()}
-    kinds |= {study.evaluate.network.kind, *(entry.kind for entry in study.bank)}
+    kinds |= {entry.kind for entry in study.bank} | _looked_through(study)
+    if study.evaluate is not None:
+        kinds.add(study.evaluate.network.kind)
     for entry in assets.status():
         if kinds.intersection(entry["used_by"]):
             assets.find(entry["file"])

@@ -131,7 +131,8 @@ class Tradeoff:
     def interval(self) -> tuple[float, float]:
         """The open interval of weights that beat both the unbiased estimate and the prior."""
         a, b = self.variance, self.bias
-        return max((a - b) / (2 * b), 0.0) if b else math.inf, 2 * a / (b - a) if b > a else math.inf
+        bounded = b > a and not math.isclose(a, b)
+        return max((a - b) / (2 * b), 0.0) if b else math.inf, 2 * a / (b - a) if bounded else math.inf
 
 
 def fitted_variance(sample_variance: Tensor, pretrained_variance: float, weight: Tensor) -> Tensor:
@@ -312,8 +313,8 @@ def image_study(
     known = [c for c in range(len(class_names)) if (labels == c).any() and (held_labels == c).any()]
     if len(known) < 2 or len(labels) <= settings.components + len(class_names):
         raise DataError(
-            f"theory.images: got {len(labels)} pictures of {len(known)} classes, expected two classes and more pictures "
-            f"than components ({settings.components}) and classes ({len(class_names)})"
+            f"theory.images: got {len(labels)} pictures of {len(known)} classes in both splits, expected two classes "
+            f"and more pictures than components ({settings.components}) and classes ({len(class_names)})"
         )
     x, held, log_det = _standardized(train[0], labels, held_out[0], settings.components)
     constant = (settings.components * math.log(2 * math.pi) + log_det) / 2
@@ -349,7 +350,12 @@ def image_study(
                 "sizes": sizes,
             }
         )
-    return {"dataset": settings.dataset, "components": settings.components, "trials": settings.trials, "classes": classes}
+    return {
+        "dataset": settings.dataset,
+        "components": settings.components,
+        "trials": settings.trials,
+        "classes": classes,
+    }
 
 
 def _standardized(img: Tensor, labels: Tensor, held: Tensor, components: int) -> tuple[Tensor, Tensor, float]:
@@ -371,7 +377,7 @@ def _standardized(img: Tensor, labels: Tensor, held: Tensor, components: int) ->
 
 
 def _principal_directions(x: Tensor, components: int) -> Tensor:
-    """Return the leading directions of the centered `x` `[N, P]`, orthonormal `[P, components]`, from its Gram matrix."""
+    """Return the leading directions of the centered `x` `[N, P]`, orthonormal `[P, components]`."""
     if len(x) >= x.shape[1]:
         return torch.linalg.eigh(x.T @ x)[1][:, -components:]
     return torch.nn.functional.normalize(x.T @ torch.linalg.eigh(x @ x.T)[1][:, -components:], dim=0)
