@@ -14,10 +14,15 @@ from pygan.errors import ConfigError
 from pygan.losses import OBJECTIVES
 from pygan.spec import load_spec
 
-CTX = Context(resolution=16)
+CTX = Context(
+    resolution=16, pictures=lambda batch: iter(Draws(0, "real", torch.arange(6)).integers(256, 3, 16, 16)[None])
+)
 SMALL = {"z_dim": 8, "g_channels": 4, "d_channels": 4}
 FULL_STRENGTH = {"ada": {"p": 1.0}}
 """What an augmentation that starts by doing nothing needs to do something."""
+LOOK = {"network": {"kind": "mtcnn_onet", "random_init": True}, "normalization": "network"}
+SETTINGS = {"reg_dgm": LOOK, "mean_matching": LOOK}
+"""What a regularizer that looks through a network needs to do it at 16 pixels and without a file."""
 
 
 def plain_game() -> tuple[nn.Module, nn.ModuleList]:
@@ -45,7 +50,7 @@ def make_step(phase: str, G: nn.Module | None = None) -> Step:
 @pytest.mark.parametrize("kind", regularizers.KINDS)
 def test_a_regularizer_is_a_finite_scalar_that_moves_its_own_side(kind):
     torch.manual_seed(1)
-    term = load_spec("pygan.regularizers", {"kind": kind}).build(CTX)
+    term = load_spec("pygan.regularizers", {"kind": kind} | SETTINGS.get(kind, {})).build(CTX)
     for phase in term.phases:
         step = make_step(phase, LinearStyle() if kind == "path_length" else None)
         trained, other = (step.D, step.G) if phase == "D" else (step.G, step.D)

@@ -94,7 +94,7 @@ class FeatureTerm(nn.Module):
         self.register_buffer("gradient_ratio", torch.tensor(torch.nan))
         real = self._real_features(ctx)
         self.register_buffer("real_mean", real.mean(0))
-        self.register_buffer("real_trace", real.var(0).sum())
+        self.register_buffer("real_trace", real.var(0, correction=min(len(real) - 1, 1)).sum())
         self.remember(real)
         self._gen_features: Tensor | None = None
         self.to(ctx.device)
