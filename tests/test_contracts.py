@@ -14,9 +14,8 @@ from pygan.errors import ConfigError
 from pygan.losses import OBJECTIVES
 from pygan.spec import load_spec
 
-CTX = Context(
-    resolution=16, pictures=lambda batch: iter(Draws(0, "real", torch.arange(6)).integers(256, 3, 16, 16)[None])
-)
+REAL = Draws(0, "real", torch.arange(6)).integers(256, 3, 16, 16).to(torch.uint8)
+CTX = Context(resolution=16, pictures=lambda batch: iter(REAL.split(batch)))
 SMALL = {"z_dim": 8, "g_channels": 4, "d_channels": 4}
 FULL_STRENGTH = {"ada": {"p": 1.0}}
 """What an augmentation that starts by doing nothing needs to do something."""
