@@ -81,10 +81,11 @@ def assemble(
     network = base.discriminator(ctx)
     augment = None if config["augment"] is None else load_spec("pygan.augment", config["augment"], "augment")
     D = nn.ModuleList(
-        load_spec("pygan.discriminators", values, f"discriminators.{i}").build(
-            ctx, network, None if augment is None else augment.build(ctx)
-        )
+        player
         for i, values in enumerate(config["discriminators"])
+        for player in load_spec("pygan.discriminators", values, f"discriminators.{i}").players(
+            ctx, network, lambda: None if augment is None else augment.build(ctx)
+        )
     )
     regularizers = [
         load_spec("pygan.regularizers", values, f"regularizers.{i}").build(ctx)
