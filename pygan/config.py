@@ -6,6 +6,7 @@ schema that `pipeline.schema` writes from this module, so it is parsed without i
 
 import difflib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ import torch
 import yaml
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
-from pygan import assets, augment, discriminators, features, losses, metrics, networks, pruning, regularizers
+from pygan import assets, augment, discriminators, features, losses, metrics, networks, pruning, regularizers, weights
 from pygan.context import Context
 from pygan.data import sources
 from pygan.data.subset import Subset
@@ -54,12 +55,16 @@ class Dataset:
 
 @spec
 class Continues:
-    """A snapshot to start from: networks, average and optimizers; the image count goes on."""
+    """A snapshot to start from: networks, average and optimizers."""
 
     run: str
     """Name of the run; the snapshot is the one with the same seed."""
-    nimg: int = Field(ge=0)
-    """Which of that run's `training.snapshots`."""
+    nimg: Annotated[int, Field(ge=0)] | Literal["best"]
+    """Which of that run's `training.snapshots`, the image count goes on; best: the one that `select` chooses on the
+    validation split, and the image count begins at 0 again (a stage of its own, as in vision-aided GANs)."""
+    reset: tuple[Literal["optimizers", "augment", "discriminators"], ...] = ()
+    """What is not taken over: optimizers: the moments of Adam; augment: what adaptive augmentations have learned;
+    discriminators: all of them. Published for the stages of vision-aided GANs: optimizers and augment."""
 
 
 @spec
@@ -77,7 +82,7 @@ class Run:
     augment: Augment | None = None
     """What every discriminator sees its pictures through; null: nothing."""
     discriminators: tuple[Discriminator, ...] = Field(default=({"kind": "plain"},), min_length=1, validate_default=True)
-    """Players against the generator; the first one is the base network's own."""
+    """Players against the generator; the first one is the base network's own. Without it: a control of vision_aided."""
     regularizers: tuple[Regularizer, ...] = ()
     """Terms added to the losses."""
     training: TrainingSpec
@@ -96,6 +101,8 @@ class Probe:
     """Real pictures at most, and as many generated ones."""
     criterion: Literal[CRITERIA] = "accuracy"
     """What the networks are ranked by: held-out accuracy (official code) or cross-entropy (paper)."""
+    repeats: int = Field(default=3, ge=1)
+    """Random halves whose results are averaged."""
 
 
 @spec
@@ -166,6 +173,8 @@ class Study:
     """Folder of the results."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     """Every run trains once per seed; runs are compared seed by seed."""
+    weights_dir: str | None = None
+    """Folder of the weights that no package carries; null: that of `pygan weights`. $PYGAN_WEIGHTS comes before it."""
     threads: int = Field(default=1, ge=1)
     """Threads of a training on the CPU; as many trainings run side by side as cores allow."""
     datasets: dict[Name, Dataset]
@@ -319,6 +328,8 @@ def _walk(loc: tuple[str | int, ...]) -> tuple[list[str | int], dict[str, Any]]:
         if "discriminator" in node and part in node["discriminator"]["mapping"]:
             node = resolved({"$ref": node["discriminator"]["mapping"][part]})
             continue
+        if isinstance(part, str) and not node.keys() & {"properties", "patternProperties"}:
+            continue  # the branch of a choice between types, no key of the file
         keys.append(part)
         any_key = next(iter(node.get("patternProperties", {}).values()), {})
         child = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part, any_key)
@@ -351,12 +362,12 @@ def _known(key: str, name: str, names: dict[str, Any]) -> None:
 
 
 def _check_bank(study: Study) -> None:
-    kinds = [entry.kind for entry in study.bank]
-    for place, kind in enumerate(kinds):
-        if kind in kinds[:place]:
-            raise ConfigError(f"bank.{place}: {kind} is in the bank already")
-    if study.evaluate.network.kind in kinds:
-        raise ConfigError(f"evaluate.network: {study.evaluate.network.kind} is in the bank, so it cannot be the judge")
+    names = [entry.name for entry in study.bank]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise ConfigError(f"bank.{place}: {name} is in the bank already")
+    if study.evaluate.network.name in names:
+        raise ConfigError(f"evaluate.network: {study.evaluate.network.name} is in the bank, so it cannot be the judge")
 
 
 def _check_networks(study: Study, name: str, run: Run) -> None:
@@ -374,27 +385,49 @@ def _check_networks(study: Study, name: str, run: Run) -> None:
 def _check_discriminators(study: Study, name: str, run: Run) -> None:
     key = f"runs.{name}.discriminators"
     kinds = [discriminator.kind for discriminator in run.discriminators]
-    if kinds[0] != "plain" or "plain" in kinds[1:]:
+    if "plain" in kinds[1:]:
         raise ConfigError(f"{key}: got {kinds}, expected `plain` first and once")
-    aided = [discriminator for discriminator in run.discriminators if discriminator.kind == "vision_aided"]
-    if len(aided) > 1:
-        raise ConfigError(f"{key}: got vision_aided {len(aided)} times, expected it once with its `count`")
-    if not aided:
+    aided = _aided(run)
+    if kinds.count("vision_aided") > 1:
+        raise ConfigError(f"{key}: got vision_aided {len(kinds) - 1} times, expected it once with its `count`")
+    if aided is None:
         return
-    if aided[0].count > len(study.bank):
-        raise ConfigError(f"{key}: vision_aided asks for {aided[0].count} networks, but `bank` lists {len(study.bank)}")
-    if run.continues is None:
+    if kinds[0] != "plain":
+        _check_heads_alone(name, run, aided)
+    if aided.networks:
+        if aided.objective == "bce" and aided.smoothing == "auto":
+            raise ConfigError(f"{key}: no probe looks at named `networks`, so `smoothing` is always or never")
+    elif aided.count > len(study.bank):
+        raise ConfigError(f"{key}: vision_aided asks for {aided.count} networks, but `bank` lists {len(study.bank)}")
+    elif run.continues is None:
         raise ConfigError(
             f"runs.{name}.continues: a vision_aided run needs it, because the probe looks at that run's pictures "
             "(nimg: 0 starts from the beginning)"
         )
 
 
+def _aided(run: Run) -> Any | None:
+    """The vision-aided entry of a run."""
+    return next((d for d in run.discriminators if d.kind == "vision_aided"), None)
+
+
+def _check_heads_alone(name: str, run: Run, aided: Any) -> None:
+    """Without the base discriminator nobody is there to be regularized or to play during a warm-up."""
+    for place, regularizer in enumerate(run.regularizers):
+        if regularizer.kind in ("r1", "lecam"):
+            raise ConfigError(
+                f"runs.{name}.regularizers.{place}: {regularizer.kind} regularizes the base discriminator, which "
+                "`discriminators` does not list"
+            )
+    if aided.warmup_nimg:
+        raise ConfigError(f"runs.{name}.discriminators.0.warmup_nimg: nobody plays meanwhile, put `plain` first")
+
+
 def _check_start(study: Study, name: str, run: Run) -> None:
     """Check `continues` and `ticket`: the other run fits and has the snapshot."""
     starts: list[tuple[str, str, int]] = []
     if run.continues is not None:
-        starts.append((f"runs.{name}.continues.run", run.continues.run, run.continues.nimg))
+        starts.append((f"runs.{name}.continues.run", run.continues.run, _start_nimg(run)))
     if run.ticket is not None:
         starts.append((f"runs.{name}.ticket.found_in", run.ticket.found_in, run.ticket.rewind_nimg))
         if run.continues is not None and run.ticket.rewind_nimg:
@@ -409,13 +442,44 @@ def _check_start(study: Study, name: str, run: Run) -> None:
             raise ConfigError(f"{key}: {other_name} lists no snapshot at {nimg} images: add it to its snapshots")
     if (start := _start_nimg(run)) >= run.training.total_nimg:
         raise ConfigError(f"runs.{name}.training.total_nimg: got {run.training.total_nimg}, expected more than {start}")
-    if run.continues is not None and run.continues.nimg == 0 and not _has_untrained(study.runs[run.continues.run]):
+    if run.continues is None:
+        return
+    before = study.runs[run.continues.run]
+    if run.continues.nimg == 0 and not _has_untrained(before):
         raise ConfigError(f"runs.{name}.continues.nimg: {run.continues.run} lists no snapshot at 0 images: add it")
+    if "discriminators" not in run.continues.reset:
+        _check_players_before(f"runs.{name}", run, before)
+
+
+def _check_players_before(key: str, run: Run, before: Run) -> None:
+    """Check that the discriminators of the run before are there, at the same places of the list."""
+    if run.discriminators[0].kind != before.discriminators[0].kind:
+        raise ConfigError(
+            f"{key}.continues.reset: {run.continues.run} has another first discriminator, so `discriminators` are not "
+            "taken over: list them here"
+        )
+    old, new = _aided(before), _aided(run)
+    if old is None:
+        return
+    if new is None or bool(old.networks) != bool(new.networks):
+        raise ConfigError(
+            f"{key}.discriminators: {run.continues.run} has vision_aided, expected it here too, both with named "
+            "`networks` or both with a probe (or reset: [discriminators])"
+        )
+    if _size(new) < _size(old) or new.networks[: len(old.networks)] != old.networks:
+        raise ConfigError(
+            f"{key}.discriminators: expected the networks of {run.continues.run} and perhaps more of them"
+        )
+
+
+def _size(aided: Any) -> int:
+    return len(aided.networks) or aided.count
 
 
 def _start_nimg(run: Run) -> int:
+    """The image count of the start; 0 for a best snapshot, with which the count begins again."""
     if run.continues is not None:
-        return run.continues.nimg
+        return 0 if run.continues.nimg == "best" else run.continues.nimg
     return run.ticket.rewind_nimg if run.ticket is not None else 0
 
 
@@ -491,11 +555,19 @@ def check_files(study: Study) -> None:
         MissingInput: a file is not there; the message names it and the command that brings it.
         DataError: a folder or archive of pictures cannot be used.
     """
-    kinds = {dataset.source.kind for dataset in study.datasets.values()}
-    kinds |= {study.evaluate.network.kind, *(entry.kind for entry in study.bank)}
+    if study.weights_dir is not None:
+        os.environ.setdefault(weights.FOLDER, study.weights_dir)
+    networks = [study.evaluate.network, *study.bank]
+    for run in study.runs.values():
+        if (aided := _aided(run)) is not None:
+            networks += aided.networks
+    kinds = {dataset.source.kind for dataset in study.datasets.values()} | {network.kind for network in networks}
     for entry in assets.status():
         if kinds.intersection(entry["used_by"]):
             assets.find(entry["file"])
+    for network in networks:
+        if network.weight_file is not None:
+            weights.find(network.weight_file)
     for dataset in study.datasets.values():
         if hasattr(dataset.source, "path"):
             dataset.source.build(Context(resolution=dataset.resolution, channels=dataset.channels))

@@ -22,13 +22,15 @@ from typing import Any
 from pygan.errors import DataError, MissingInput
 
 _MANIFEST = Path(__file__).with_name("weights.json")
+FOLDER = "PYGAN_WEIGHTS"
+"""The environment variable that names the folder."""
 _LOCK = "weights.lock.json"
 _TIMM = "timm/"
 
 
 def folder() -> Path:
     """Return where the files lie: `$PYGAN_WEIGHTS`, else `pygan/weights` in the user's cache folder."""
-    if named := os.environ.get("PYGAN_WEIGHTS"):
+    if named := os.environ.get(FOLDER):
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "pygan", "weights")
 

@@ -1,7 +1,7 @@
 """The trainable heads of vision-aided discriminators: the published ones and this package's own.
 
 Kumari, Zhang, Shechtman and Zhu, CVPR 2022 (arXiv 2112.09130), in the three topologies of the official code. Which one
-a network gets follows from its taps: several taps a multi-level head (CLIP, DINO), one map `SimpleD`, one vector `MLPD`.
+a network gets follows from its taps: several a multi-level head (CLIP, DINO), one map `SimpleD`, one vector `MLPD`.
 
 Layers are those of the official StyleGAN2 branch (equalized learning rate, leaky ReLU with gain) or of its pip package
 (spectral norm on ordinary layers). Both blur with [1, 3, 3, 1] before a stride, so that sides go 14, 7, 3 or 8, 4.

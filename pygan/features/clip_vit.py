@@ -32,6 +32,9 @@ class Spec(FrozenSpec):
     resolution: int = Field(default=224, ge=32, le=512, multiple_of=32)
     """Side that the network sees, pixels (224 in its training); a multiple of 32."""
 
+    def _weight_file(self) -> str:
+        return FILE
+
     def _architecture(self) -> ClipVit:
         return ClipVit(
             self.name,
@@ -51,6 +54,6 @@ class Spec(FrozenSpec):
         )
 
     def _load(self, network: ClipVit) -> str:
-        state, digest = weights.read(FILE)
+        state, digest = weights.read(self.weight_file)
         network.load(state)
         return digest

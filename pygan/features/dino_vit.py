@@ -33,6 +33,9 @@ class Spec(FrozenSpec):
     mean: Literal["imagenet", "clip"] = "imagenet"
     """imagenet: as in the network's training; clip: as in the official code of vision-aided GANs, for parity."""
 
+    def _weight_file(self) -> str:
+        return FILE
+
     def _architecture(self) -> DinoVit:
         return DinoVit(
             self.name,
@@ -50,6 +53,6 @@ class Spec(FrozenSpec):
         )
 
     def _load(self, network: DinoVit) -> str:
-        state, digest = weights.read(FILE)
+        state, digest = weights.read(self.weight_file)
         network.load(state)
         return digest

@@ -35,6 +35,9 @@ class Spec(FrozenSpec):
     resolution: int = Field(default=256, ge=32, le=512)
     """Side that the network sees, pixels."""
 
+    def _weight_file(self) -> str:
+        return FILE
+
     def _architecture(self) -> FaceNormals:
         model = optional_module("torchvision.models", "torchvision").resnet18()
         model.fc = None
@@ -42,7 +45,7 @@ class Spec(FrozenSpec):
         return FaceNormals(self.name, model, resolution=self.resolution, **options)
 
     def _load(self, network: FaceNormals) -> str:
-        state, digest = weights.read(FILE)
+        state, digest = weights.read(self.weight_file)
         network.model.load_state_dict(_encoder(state))
         return digest
 

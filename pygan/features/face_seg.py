@@ -64,10 +64,13 @@ class Spec(FrozenSpec):
     resolution: int = Field(default=256, ge=32, le=512)
     """Side that the network sees, pixels."""
 
+    def _weight_file(self) -> str:
+        return FILE
+
     def _architecture(self) -> FaceSeg:
         return FaceSeg(self.name, self.resolution, self.taps)
 
     def _load(self, network: FaceSeg) -> str:
-        state, digest = weights.read(FILE)
+        state, digest = weights.read(self.weight_file)
         network.load_state_dict({name: tensor for name, tensor in state.items() if name.startswith(_STAGES)})
         return digest

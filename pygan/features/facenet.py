@@ -53,10 +53,13 @@ class Spec(FrozenSpec):
     resolution: int = Field(default=160, ge=80, le=512)
     """Side that the network sees, pixels (160 in its training)."""
 
+    def _weight_file(self) -> str:
+        return FILE
+
     def _architecture(self) -> FaceNet:
         return FaceNet(self.name, self.resolution, self.taps)
 
     def _load(self, network: FaceNet) -> str:
-        state, digest = weights.read(FILE)
+        state, digest = weights.read(self.weight_file)
         network.model.load_state_dict(state)
         return digest

@@ -204,6 +204,14 @@ class FrozenSpec:
     def _base_name(self) -> str:
         return self.kind
 
+    @property
+    def weight_file(self) -> str | None:
+        """The file of `pygan weights` that is read; None where the weights are packaged or random."""
+        return None if self.random_init else self._weight_file()
+
+    def _weight_file(self) -> str | None:
+        return None
+
     def _architecture(self) -> FrozenNetwork:
         """Return the network with any weights."""
         raise NotImplementedError

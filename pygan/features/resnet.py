@@ -69,12 +69,15 @@ class Spec(FrozenSpec):
     def _base_name(self) -> str:
         return f"resnet{self.depth}"
 
+    def _weight_file(self) -> str:
+        return FILES[self.depth]
+
     def _architecture(self) -> ResNet:
         model = getattr(optional_module("torchvision.models", "torchvision"), f"resnet{self.depth}")()
         options = {"mean": on_bytes(IMAGENET_MEAN), "std": on_bytes(IMAGENET_STD), "taps": self.taps}
         return ResNet(self.name, model, resolution=self.resolution, **options)
 
     def _load(self, network: ResNet) -> str:
-        state, digest = weights.read(FILES[self.depth])
+        state, digest = weights.read(self.weight_file)
         network.model.load_state_dict(state)
         return digest

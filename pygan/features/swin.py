@@ -69,6 +69,9 @@ class Spec(FrozenSpec):
     def _base_name(self) -> str:
         return f"swin_t_{self.training}"
 
+    def _weight_file(self) -> str:
+        return FILES[self.training][0]
+
     def _architecture(self) -> Swin:
         side = self.resolution or (224 if self.training == "moby" else 256)
         timm = optional_module("timm", "timm")
@@ -77,7 +80,7 @@ class Spec(FrozenSpec):
 
     def _load(self, network: Swin) -> str:
         file, entry, prefix = FILES[self.training]
-        values, digest = weights.read(file)
+        values, digest = weights.read(self.weight_file)
         try:
             network.model.load_state_dict(_in_timm_layout(values[entry], prefix), strict=False)
         except (KeyError, RuntimeError) as error:

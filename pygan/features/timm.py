@@ -95,8 +95,11 @@ class Spec(FrozenSpec):
     def _base_name(self) -> str:
         return self.model
 
+    def _weight_file(self) -> str:
+        return f"timm/{self.model}.safetensors"
+
     def _architecture(self) -> Timm:
         return Timm(self.name, create(self.model), self.resolution, self.taps)
 
     def _load(self, network: Timm) -> str:
-        return load_model(network, f"timm/{self.model}.safetensors")
+        return load_model(network, self.weight_file)

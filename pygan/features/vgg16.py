@@ -55,11 +55,14 @@ class Spec(FrozenSpec):
     resolution: int = Field(default=224, ge=64, le=512)
     """Side that the network sees, pixels (224 in its training)."""
 
+    def _weight_file(self) -> str:
+        return FILE
+
     def _architecture(self) -> Vgg16:
         return Vgg16(self.name, self.resolution, self.taps)
 
     def _load(self, network: Vgg16) -> str:
-        state, digest = weights.read(FILE)
+        state, digest = weights.read(self.weight_file)
         tensors = [
             t for name, t in state["state_dict"].items() if name.startswith("features.") and not name.endswith("filt")
         ]

@@ -32,6 +32,7 @@ def assemble(
     init: dict[str, Tensor] | None = None,
     init_nimg: int = 0,
     masks: Masks | None = None,
+    reset: Sequence[str] = (),
 ) -> tuple[Run, np.ndarray]:
     """Return the run that a configuration describes, and the indices of its training pictures in `store`.
 
@@ -45,6 +46,7 @@ def assemble(
         init: state to start from; None: the initialization.
         init_nimg: pictures that `init` has seen.
         masks: living weights of G; None: dense.
+        reset: what of `init` is not taken over: "optimizers", "augment", "discriminators".
 
     Raises:
         ConfigError: a method cannot be built as configured.
@@ -101,8 +103,19 @@ def assemble(
         held_out=batches(held_out, select(held_out.labels, None, seed)),
         gen_labels=gen_labels,
         masks=masks or {},
-        init=init,
+        init=init if init is None else _without(init, reset, D),
         init_nimg=init_nimg,
         metadata=lambda nimg: describe(config["base"], ctx, nimg),
     )
     return run, indices
+
+
+def _without(init: dict[str, Tensor], reset: Sequence[str], D: nn.ModuleList) -> dict[str, Tensor]:
+    """Return a state without the parts that begin anew; those of augmentations are what `D` has."""
+    dropped = {"optimizers": ("opt_G.", "opt_D."), "discriminators": ("D.", "opt_D.")}
+    prefixes = tuple(prefix for name in reset for prefix in dropped.get(name, ()))
+    kept = {name: tensor for name, tensor in init.items() if not (prefixes and name.startswith(prefixes))}
+    if "augment" in reset:
+        fresh = {f"D.{name}": tensor for name, tensor in D.state_dict().items()}
+        kept |= {name: fresh[name] for name in kept.keys() & fresh.keys() if name.split(".")[2] == "augment"}
+    return kept
