@@ -352,8 +352,9 @@ def check_combinations(study: Study) -> None:
         _check_networks(study, name, run)
         _check_discriminators(study, name, run)
         _check_start(study, name, run)
-    for name in study.runs:
+    for name, run in study.runs.items():
         _check_no_cycle(study, name)
+        _check_players_before(study, name, run)
     _check_anchors(study)
     _check_claims(study)
 
@@ -449,12 +450,13 @@ def _check_start(study: Study, name: str, run: Run) -> None:
     before = study.runs[run.continues.run]
     if run.continues.nimg == 0 and not _has_untrained(before):
         raise ConfigError(f"runs.{name}.continues.nimg: {run.continues.run} lists no snapshot at 0 images: add it")
-    if "discriminators" not in run.continues.reset:
-        _check_players_before(f"runs.{name}", run, before)
 
 
-def _check_players_before(key: str, run: Run, before: Run) -> None:
+def _check_players_before(study: Study, name: str, run: Run) -> None:
     """Check that the discriminators of the run before are there, at the same places of the list."""
+    if run.continues is None or "discriminators" in run.continues.reset:
+        return
+    key, before = f"runs.{name}", study.runs[run.continues.run]
     if run.discriminators[0].kind != before.discriminators[0].kind:
         raise ConfigError(
             f"{key}.continues.reset: {run.continues.run} has another first discriminator, so `discriminators` are not "
