@@ -16,7 +16,7 @@ from pygan.spec import load_spec
 
 CTX = Context(resolution=16)
 SMALL = {"z_dim": 8, "g_channels": 4, "d_channels": 4}
-FULL_STRENGTH = {"ada": {"p": 1.0}}
+FULL_STRENGTH = {"ada": {"p": 1.0}, "apa": {"p": 1.0, "family": "bgc"}}
 """What an augmentation that starts by doing nothing needs to do something."""
 
 

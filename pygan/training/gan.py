@@ -201,11 +201,12 @@ def _generate(run: Run, step: Step) -> None:
 
 def _discriminate_pair(step: Step) -> tuple[list[Tensor], list[Tensor]]:
     """Return every head's logits of the real and of the generated pictures, seen in one batch."""
-    img = _channels_last(torch.cat([step.real_img, step.gen_img]))
-    c = None if step.real_c is None else torch.cat([step.real_c, step.gen_c])
     index = torch.cat([2 * step.index, 2 * step.index + 1])
     real, gen = [], []
     for i, d in _players(step):
+        real_img, real_c = d.real(step, step.draws(f"deceive/{i}"))
+        img = _channels_last(torch.cat([real_img, step.gen_img]))
+        c = None if real_c is None else torch.cat([real_c, step.gen_c])
         heads = d(img, c, Draws(step.seed, f"augment/{i}/D", index))
         halves = [logits.chunk(2, dim=-1) for logits in heads]
         d.observe([half for half, _ in halves])
