@@ -70,6 +70,8 @@ class Run:
     """Key of `datasets`."""
     subset: Subset | None = None
     """Which training pictures, drawn by the seed; null: all."""
+    mirror: bool = False
+    """Show every other training picture flipped from left to right, drawn anew each time."""
     base: Network
     """Generator and discriminator."""
     loss: Literal[tuple(losses.OBJECTIVES)] = "hinge"

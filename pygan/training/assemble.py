@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pygan.context import Context
-from pygan.data.loader import Loader
+from pygan.data.loader import Loader, mirrored
 from pygan.data.store import Store
 from pygan.data.subset import parse_subset, select
 from pygan.draws import Draws
@@ -37,7 +37,7 @@ def assemble(
 
     Args:
         config: a run of a study file as plain values (`base`, `loss`, `augment`, `discriminators`, `regularizers`,
-            `subset`), with its `seed`.
+            `subset`, `mirror`), with its `seed`.
         store: training pictures.
         held_out: validation pictures, for the statistics alone.
         class_names: of the data set.
@@ -63,8 +63,10 @@ def assemble(
     def gen_labels(draws: Draws) -> Tensor | None:
         return labels[draws.integers(len(labels))] if num_classes else None
 
-    def batches(of: Store, chosen: np.ndarray) -> Batch:
+    def batches(of: Store, chosen: np.ndarray, mirror: bool = False) -> Batch:
         loader = Loader(of, chosen, seed)
+        if mirror:
+            loader = mirrored(loader, seed)
         return loader if num_classes else lambda index: (loader(index)[0], None)
 
     ctx = Context(
@@ -96,7 +98,7 @@ def assemble(
         D=D.to(memory_format=torch.channels_last),
         objective=OBJECTIVES[config["loss"]],
         regularizers=regularizers,
-        batch=batches(store, indices),
+        batch=batches(store, indices, config["mirror"]),
         held_out=batches(held_out, select(held_out.labels, None, seed)),
         gen_labels=gen_labels,
         masks=masks or {},

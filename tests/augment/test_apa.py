@@ -123,6 +123,15 @@ def test_r1_sees_what_passes_as_real(p, share):
     assert value.item() == pytest.approx(4 * (1 - share) + 36 * share)
 
 
+def test_a_step_without_generated_pictures_makes_them():
+    """As in an optimizer step of R1's own."""
+    step = make_step(APA({}, p=1.0))
+    step.G = lambda z, c, draws: 5 * z
+    step.gen_z, step.gen_img = torch.ones(64, 1, 2, 2, requires_grad=True), None
+    img, _ = step.D[0].real(step, draws(64))
+    assert torch.equal(img, torch.full((64, 1, 2, 2), 5.0)) and not img.requires_grad
+
+
 def test_a_player_that_is_not_deceived_is_shown_the_real_pictures():
     for aug in (None, ADA({"xflip": 1.0}, p=1.0)):
         step = make_step(None)

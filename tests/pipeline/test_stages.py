@@ -23,6 +23,7 @@ RUN = {
     "seed": 0,
     "dataset": "two",
     "subset": {"kind": "n_shot", "n": 6, "per_class": True},
+    "mirror": True,
     "base": {"kind": "sngan", "z_dim": 8, "g_channels": 4, "d_channels": 4, "conditional": True},
     "loss": "hinge",
     "augment": {"kind": "diffaug"},
