@@ -58,7 +58,7 @@ def test_no_gradient_reaches_the_generated_pictures():
 
 
 def test_p_follows_the_signs_of_the_deceived_real_logits():
-    """Three of four logits are positive, r = 0.5: four steps of 50 pictures move p by 0.2, up if the target is lower."""
+    """Three of four logits are positive, r = 0.5: four steps of 50 pictures move p by 0.2, up above the target."""
     for target, expected in ((0.4, 0.5), (0.6, 0.1)):
         aug = APA({}, p=0.3, target=target, speed_kimg=1.0)
         for step in range(4):
