@@ -20,6 +20,7 @@ from pygan.data.subset import Subset
 from pygan.errors import ConfigError, MissingInput
 from pygan.features.probe import CRITERIA
 from pygan.pruning.masks import as_masks, bare_networks, check_fit
+from pygan.regularizers.reg_dgm_theory import TheorySpec
 from pygan.spec import OneOf, spec
 from pygan.training.spec import TrainingSpec
 
@@ -183,18 +184,20 @@ class Study:
     """The pictures, by name."""
     bank: tuple[Feature, ...] = ()
     """Frozen networks that the probe chooses from."""
-    runs: dict[Name, Run] = Field(min_length=1)
-    """The arms, by name; those listed first are trained first."""
+    runs: dict[Name, Run] = Field(default={})
+    """The arms, by name; those listed first are trained first. None in a study of theory alone."""
     probe: Probe = Field(default={}, validate_default=True)
     """How the bank is ranked."""
-    select: Select
-    """How a snapshot is chosen."""
-    evaluate: Evaluate
-    """What is measured."""
+    select: Select | None = None
+    """How a snapshot is chosen; required where there are runs."""
+    evaluate: Evaluate | None = None
+    """What is measured; required where there are runs."""
     anchors: Anchors = Field(default={}, validate_default=True)
     """What it is compared with."""
     claims: tuple[Claim, ...] = ()
     """What the study set out to show."""
+    theory: TheorySpec | None = None
+    """The theory of Reg-DGM, computed and shown in the report; null: not."""
 
     def plain(self) -> dict[str, Any]:
         """Return the mapping with every default filled in, as JSON types."""
@@ -243,7 +246,9 @@ def check_files(study: Study) -> None:
         ConfigError: a run needs labels and its pictures have none.
     """
     kinds = {dataset.source.kind for dataset in study.datasets.values()}
-    kinds |= {study.evaluate.network.kind, *(entry.kind for entry in study.bank)}
+    kinds |= {entry.kind for entry in study.bank} | _looked_through(study)
+    if study.evaluate is not None:
+        kinds.add(study.evaluate.network.kind)
     for entry in assets.status():
         if kinds.intersection(entry["used_by"]):
             assets.find(entry["file"])
@@ -254,6 +259,12 @@ def check_files(study: Study) -> None:
     for name, run in study.runs.items():
         if getattr(run.ticket, "path", None) is not None:
             _check_mask_file(f"runs.{name}.ticket.path", Path(run.ticket.path), run, study.datasets[run.dataset])
+
+
+def _looked_through(study: Study) -> set[str]:
+    """Return the kinds of the networks that regularizers look through."""
+    regularizers = (regularizer for run in study.runs.values() for regularizer in run.regularizers)
+    return {regularizer.network.kind for regularizer in regularizers if hasattr(regularizer, "network")}
 
 
 def _check_mask_file(key: str, path: Path, run: Run, dataset: Dataset) -> None:

@@ -23,6 +23,7 @@ def check_combinations(study: Study) -> None:
     """Raise `ConfigError` where parts that are valid by themselves do not fit together."""
     if len(set(study.seeds)) < len(study.seeds):
         raise ConfigError(f"seeds: got {list(study.seeds)}, expected every seed once")
+    _check_sections(study)
     _check_bank(study)
     for name, run in study.runs.items():
         _known(f"runs.{name}.dataset", run.dataset, study.datasets)
@@ -34,7 +35,8 @@ def check_combinations(study: Study) -> None:
     for name in study.runs:
         _check_no_cycle(study, name)
     _check_anchors(study)
-    _check_labels_to_measure(study)
+    if study.runs:
+        _check_labels_to_measure(study)
     _check_claims(study)
 
 
@@ -43,12 +45,24 @@ def _known(key: str, name: str, names: dict[str, Any]) -> None:
         raise ConfigError(f"{key}: got {name!r}, {expected(name, list(names))}")
 
 
+def _check_sections(study: Study) -> None:
+    """Check that there is something to do, and what it takes."""
+    if not study.runs and study.theory is None:
+        raise ConfigError("runs: got none, expected at least one (or a `theory`)")
+    if study.runs or study.anchors.real is not None:
+        for key in ("select", "evaluate"):
+            if getattr(study, key) is None:
+                raise ConfigError(f"{key}: the key is missing")
+    if study.theory is not None and study.theory.images is not None:
+        _known("theory.images.dataset", study.theory.images.dataset, study.datasets)
+
+
 def _check_bank(study: Study) -> None:
     kinds = [entry.kind for entry in study.bank]
     for place, kind in enumerate(kinds):
         if kind in kinds[:place]:
             raise ConfigError(f"bank.{place}: {kind} is in the bank already")
-    if study.evaluate.network.kind in kinds:
+    if study.evaluate is not None and study.evaluate.network.kind in kinds:
         raise ConfigError(f"evaluate.network: {study.evaluate.network.kind} is in the bank, so it cannot be the judge")
 
 

@@ -36,7 +36,7 @@ def assemble(
     init: dict[str, Tensor] | None = None,
     init_nimg: int = 0,
     masks: Masks | None = None,
-    device: torch.device,
+    device: torch.device | None = None,
 ) -> tuple[Run, np.ndarray]:
     """Return the run that a configuration describes, and the indices of its training pictures in `store`.
 
@@ -50,13 +50,13 @@ def assemble(
         init: state to start from; None: the initialization.
         init_nimg: pictures that `init` has seen.
         masks: living weights by their names in a snapshot; None: dense.
-        device: where the networks compute; pictures stay where the stores are.
+        device: where the networks compute, pictures staying where the stores are; None: the CPU.
 
     Raises:
         ConfigError: a method cannot be built as configured.
         DataError: the subset asks for more than the store has, or a class of a conditional run has no picture.
     """
-    seed = config["seed"]
+    seed, device = config["seed"], device or torch.device("cpu")
     base = load_spec("pygan.networks", config["base"], "base")
     indices = select(store.labels, None if config["subset"] is None else parse_subset(config["subset"]), seed)
     labels = torch.as_tensor(store.labels[indices], device=device)
