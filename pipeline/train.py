@@ -18,11 +18,13 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     """
     import json
 
+    import numpy as np
+
     from pipeline.record import record
     from pipeline.start import start_snapshot
     from pygan.checkpoint import read_tensors, write_json
     from pygan.data.store import Store
-    from pygan.pruning.masks import sparsity
+    from pygan.pruning.masks import as_masks, sparsity
     from pygan.spec import parse
     from pygan.training.assemble import assemble
     from pygan.training.distributed import join
@@ -36,12 +38,13 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         init, metadata = read_tensors(start_snapshot(inputs, "init"))
         init_nimg = 0 if "selected" in inputs else metadata["nimg"]
     if "mask" in inputs:
-        masks = {name: mask.bool() for name, mask in read_tensors(inputs["mask"][0])[0].items()}
+        masks = as_masks(read_tensors(inputs["mask"][0])[0], str(inputs["mask"][0]))
+    store, class_names = Store(inputs["train"][0]), json.loads(inputs["manifest"][0].read_text())["class_names"]
     run, indices = assemble(
         config,
-        store=Store(inputs["train"][0]),
+        store=store,
         held_out=Store(inputs["validation"][0]),
-        class_names=json.loads(inputs["manifest"][0].read_text())["class_names"],
+        class_names=class_names,
         frozen=tuple(_frozen(item, config["seed"]) for item in config["frozen"]),
         init=init,
         init_nimg=init_nimg,
@@ -60,6 +63,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             "seed": config["seed"],
             "dataset": config["dataset"],
             "n_images": len(indices),
+            "class_counts": np.bincount(store.labels[indices], minlength=len(class_names)).tolist(),
             "methods": _methods(config),
             "nimg": result["nimg"],
             "nimg_start": init_nimg,
@@ -82,9 +86,10 @@ def _frozen(item: dict[str, Any], seed: int):
 
 
 def _methods(config: dict[str, Any]) -> list[str]:
-    """Return the kinds of the methods that a run adds to its base network."""
+    """Return the kinds of the methods that a run adds to its base network; a term of weight 0 adds nothing."""
     slots = [config["augment"], *config["discriminators"], *config["regularizers"], config["ticket"]]
-    return [slot["kind"] for slot in slots if slot is not None and slot["kind"] != "plain"]
+    slots = [slot for slot in slots if slot is not None and slot.get("weight") != 0]
+    return [slot["kind"] for slot in slots if slot["kind"] != "plain"]
 
 
 if __name__ == "__main__":
