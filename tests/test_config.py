@@ -32,7 +32,7 @@ def smoke() -> dict:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_studies_are_valid(path: Path) -> None:
     study = load(path)
-    assert study.runs
+    assert study.runs or study.theory
     assert config.parse_study(study.plain()) == study
 
 
@@ -183,6 +183,18 @@ def stages(old: int, new: int) -> Edit:
         (at("evaluate.metrics", [{"kind": "intra"}]), "evaluate.metrics.0: intra needs labels, but no run has"),
         (at("select.metric", {"kind": "intra"}), "select.metric: intra is class-wise, expected a distance of all"),
         (at("anchors.untrained", "vision_aided"), "anchors.untrained: vision_aided writes no snapshot at 0 images"),
+        (at("runs", {}), "runs: got none, expected at least one (or a `theory`)"),
+        (at("select", None), "select: the key is missing"),
+        (at("evaluate", None), "evaluate: the key is missing"),
+        (at("theory", {"images": {"dataset": "lend"}}), "theory.images.dataset: got 'lend', did you mean 'land'?"),
+        (at("theory", {"gausian": {}}), "theory.gausian: unknown key, did you mean 'gaussian'?"),
+        (at("theory", {"gaussian": {"sigma": 0}}), "theory.gaussian.sigma: got 0, expected greater than 0"),
+        (at("runs.base.regularizers", [{"kind": "reg_dgm", "ratio": 1, "weight": 1}]), "got weight 1.0 and ratio 1.0"),
+        (at("runs.base.regularizers", [{"kind": "reg_dgm", "weight": -1}]), "weight: got -1, expected greater than or"),
+        (
+            at("runs.base.regularizers", [{"kind": "reg_dgm", "network": {"kind": "mobilenet_v2"}}]),
+            "network.kind: mobilenet_v2 judges the results, so it cannot take part in training",
+        ),
         (at("anchors.real", "sea"), "anchors.real: got 'sea', expected one of land"),
         (at("claims.0.arm", "vision"), "claims.0.arm: got 'vision', did you mean 'vision_aided'?"),
         (at("claims.0.against", "vision_aided"), "claims.0.against: 'vision_aided' cannot be compared with itself"),

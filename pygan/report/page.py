@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pygan.report import classes, figures, sentences, tables
+from pygan.report import classes, figures, sentences, tables, theory
 from pygan.report.evidence import MDE_DEFINITION, Verdict
 from pygan.report.figures import Plot
 from pygan.report.study import Study, values_of
@@ -79,6 +79,7 @@ def render(study: Study, verdicts: Sequence[Verdict]) -> str:
         selection_metrics=sorted({str(s.record["metric"]) for s in study.selections if s.record.get("metric")}),
         protocols=tables.protocol_boxes(study),
         cautions=sentences.cautions(study),
+        theory=theory.parts(study.theory) if study.theory else [],
     )
 
 

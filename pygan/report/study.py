@@ -93,6 +93,8 @@ class Study:
     """By dataset."""
     manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By dataset."""
+    theory: dict[str, Any] | None = None
+    """`theory.json` as it is; None: the study has no theory."""
     stage_seconds: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Stage -> seconds summed over its jobs, number of jobs."""
 
