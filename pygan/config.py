@@ -75,6 +75,8 @@ class Run:
     """Key of `datasets`."""
     subset: Subset | None = None
     """Which training pictures, drawn by the seed; null: all."""
+    mirror: bool = False
+    """Show every other training picture flipped from left to right, drawn anew each time."""
     sampling: Literal["natural", "balanced"] = "natural"
     """Real pictures of a batch: every picture as often as any other, or every class (a control on long tails)."""
     gen_labels: Literal["natural", "uniform"] = "natural"
@@ -250,7 +252,7 @@ def check_files(study: Study) -> None:
     Raises:
         MissingInput: a file is not there; the message names it and the command that brings it.
         DataError: a folder or archive of pictures cannot be used, or a mask is of another architecture.
-        ConfigError: a run needs labels and its pictures have none.
+        ConfigError: a run needs labels and its pictures have none, or a network lacks a tap that the study names.
     """
     if study.weights_dir is not None:
         os.environ.setdefault(weights.FOLDER, study.weights_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -93,8 +94,14 @@ def _context(study: Study, run: Run) -> Context:
 
 
 def _bare_networks(study: Study, run: Run) -> nn.ModuleDict:
-    """Return the networks of a run without their memory."""
-    return bare_networks(run.base, _context(study, run))
+    """Return the networks of a run without their memory; runs of the same base share them."""
+    ctx = _context(study, run)
+    return _networks_of(run.base, ctx.resolution, ctx.channels)
+
+
+@lru_cache(maxsize=64)
+def _networks_of(base: Any, resolution: int, channels: int) -> nn.ModuleDict:
+    return bare_networks(base, Context(resolution=resolution, channels=channels))
 
 
 def _check_discriminators(study: Study, name: str, run: Run) -> None:
@@ -241,6 +248,34 @@ def _check_ticket(study: Study, name: str, run: Run) -> None:
         structure = getattr(study.runs[run.ticket.like].ticket, "structure", run.ticket.structure)
         if structure != run.ticket.structure:
             raise ConfigError(f"runs.{name}.ticket.structure: expected {structure}, that of {run.ticket.like}")
+
+
+def _check_players_before(study: Study, name: str, run: Run) -> None:
+    """Check that the discriminators of the run before are there, at the same places of the list."""
+    if run.continues is None or "discriminators" in run.continues.reset:
+        return
+    key, before = f"runs.{name}", study.runs[run.continues.run]
+    if run.discriminators[0].kind != before.discriminators[0].kind:
+        raise ConfigError(
+            f"{key}.continues.reset: {run.continues.run} has another first discriminator, so `discriminators` are not "
+            "taken over: list them here"
+        )
+    old, new = _aided(before), _aided(run)
+    if old is None:
+        return
+    if new is None or bool(old.networks) != bool(new.networks):
+        raise ConfigError(
+            f"{key}.discriminators: {run.continues.run} has vision_aided, expected it here too, both with named "
+            "`networks` or both with a probe (or reset: [discriminators])"
+        )
+    if _size(new) < _size(old) or new.networks[: len(old.networks)] != old.networks:
+        raise ConfigError(
+            f"{key}.discriminators: expected the networks of {run.continues.run} and perhaps more of them"
+        )
+
+
+def _size(aided: Any) -> int:
+    return len(aided.networks) or aided.count
 
 
 def _start_nimg(run: Run) -> int:

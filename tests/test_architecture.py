@@ -16,7 +16,7 @@ ROWS = (
     ("pygan.discriminators", "pygan.regularizers", "pygan.pruning"),
     ("pygan.checkpoint", "pygan.sampling", "pygan.nvlabs", "pygan.metrics"),
     ("pygan.training",),
-    ("pygan.config", "pygan.config_reading", "pygan.config_combinations"),
+    ("pygan.config", "pygan.config_reading", "pygan.config_combinations", "pygan.recipes"),
     ("pygan.report",),
     ("pipeline", "pygan.cli", "pygan.cli_weights", "pygan.doctor", "pygan.__main__"),
 )

@@ -100,7 +100,7 @@ def stages(old: int, new: int) -> Edit:
         (at("runs.base.loss", "hing"), "runs.base.loss: got 'hing', did you mean 'hinge'?"),
         (at("runs.base.base", {"kind": "dcgam"}), "runs.base.base.kind: got 'dcgam', did you mean 'dcgan'?"),
         (at("runs.base.base", {}), "runs.base.base: got {}, expected a mapping with the key 'kind'"),
-        (at("runs.ticket.augment", {"policy": ["color"]}), "a mapping with the key 'kind' (one of ada, diffaug)"),
+        (at("runs.ticket.augment", {"policy": ["color"]}), "a mapping with the key 'kind' (one of ada, apa, diffaug)"),
         (at("runs.base.base", None), "runs.base.base: got None"),
         (at("runs.base.subset", {"kind": "n_shot"}), "runs.base.subset.n: the key is missing"),
         (at("runs.base.dataset", "lend"), "runs.base.dataset: got 'lend', did you mean 'land'?"),
