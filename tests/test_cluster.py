@@ -68,7 +68,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment in which Slurm's commands find a cluster of one node."""
-    pytest.importorskip("snakemake_executor_plugin_slurm", reason="needs `pip install 'pygan[slurm]'`")
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="needs `pip install -e '.[slurm]'`")
     if missing := [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]:
         pytest.skip(f"no {', '.join(missing)}: needs the packages slurm-wlm and munge")
     folder = tmp_path_factory.mktemp("slurm")
@@ -206,7 +206,7 @@ def digest(path: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_pods_take_their_files_from_the_volume_and_leave_them_there(tmp_path: Path) -> None:
-    pytest.importorskip("snakemake_executor_plugin_kubernetes", reason="needs `pip install 'pygan[kubernetes]'`")
+    pytest.importorskip("snakemake_executor_plugin_kubernetes", reason="needs `pip install -e '.[kubernetes]'`")
     if shutil.which("rsync") is None:
         pytest.skip("no rsync, with which the storage plugin copies")
     tree = study(tmp_path / "tree")
