@@ -142,6 +142,15 @@ def without_gpus(profile: Path, *runs: str) -> None:
     profile.write_text(yaml.safe_dump(values))
 
 
+@pytest.mark.parametrize("name", ["slurm", "kubernetes"])
+def test_a_profile_resumes_jobs_and_names_rules_that_are_there(name: str) -> None:
+    profile = yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())
+    text = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    rules = set(re.findall(r"^(?:rule|checkpoint) (\w+):", text, flags=re.M))
+    assert profile["set-resources"].keys() <= rules
+    assert (profile["executor"], profile["retries"], profile["rerun-incomplete"]) == (name, 3, True)
+
+
 def end_both_trainings(tree: Path, slurm: dict[str, str], cluster: subprocess.Popen, log: Path) -> None:
     """Kill the process of one training at its first checkpoint, and have Slurm tell the other that its time is up."""
 
