@@ -52,7 +52,7 @@ PartitionName=all Nodes=loopback Default=YES MaxTime=INFINITE State=UP
 """
 
 
-def wait_for(what: str, found: Callable[[], bool], seconds: float = 240) -> None:
+def wait_for(what: str, found: Callable[[], bool], seconds: float = 400) -> None:
     deadline = time.monotonic() + seconds
     while not found():
         assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s"
@@ -170,7 +170,7 @@ def end_both_trainings(tree: Path, slurm: dict[str, str], cluster: subprocess.Po
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_killed_job_is_submitted_again_and_continues(slurm: dict[str, str], tmp_path: Path) -> None:
     tree = study(tmp_path / "tree")
     without_gpus(tree / "profiles" / "slurm" / "config.yaml", "killed", "told")
@@ -184,7 +184,7 @@ def test_a_killed_job_is_submitted_again_and_continues(slurm: dict[str, str], tm
         cluster = subprocess.Popen(command, cwd=tree, env=slurm, stdout=file, stderr=subprocess.STDOUT)
     try:
         end_both_trainings(tree, slurm, cluster, log)
-        assert cluster.wait(300) == 0, log.read_text()
+        assert cluster.wait(600) == 0, log.read_text()
     finally:
         cluster.kill()
     text = log.read_text()
