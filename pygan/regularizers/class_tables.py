@@ -63,13 +63,12 @@ def _affines(G: nn.Module) -> list[tuple[Tensor, Tensor]]:
     return affines
 
 
-@torch.no_grad()
 def quiet_tables(G: nn.Module) -> list[Tensor]:
     """Return `class_tables` without gradient and without advancing any power iteration inside `G`."""
     training = G.training
     tables = class_tables(G.eval())
     G.train(training)
-    return tables
+    return [table.detach() for table in tables]
 
 
 class SingularVectors(nn.Module):
