@@ -122,7 +122,10 @@ def _run(main: Stage, arguments: argparse.Namespace) -> None:
     _set_threads(spec.get("threads", 1))
     _check_writable(arguments.out)
 
-    name = fingerprint(spec, arguments.inputs, backend=backend, gpus=arguments.gpus)
+    name = fingerprint(spec, arguments.inputs, backend=backend, on_cpu=arguments.gpus == 0)
+    if int(os.environ.get("RANK", "0")) > 0:
+        _help(main, spec, arguments, name)
+        return
     label = f"{spec['stage']} {name}"
     start = time.monotonic()
     with _held(arguments.work / spec["stage"] / name) as folder:
@@ -135,6 +138,13 @@ def _run(main: Stage, arguments: argparse.Namespace) -> None:
         else:
             print(f"{label}: finished before, nothing to compute", flush=True)
         _publish(folder, arguments.out)
+
+
+def _help(main: Stage, spec: dict[str, Any], arguments: argparse.Namespace, name: str) -> None:
+    """Take part in a stage as one of torchrun's further processes; the first one holds the folder and publishes."""
+    folder = arguments.work / spec["stage"] / name
+    if not (folder / "done.json").exists():
+        main(spec, inputs=arguments.inputs, out=folder / "out")
 
 
 def _spec(text: str) -> dict[str, Any]:

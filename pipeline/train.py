@@ -7,7 +7,7 @@ from pipeline.cli import run_stage
 
 
 def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> None:
-    """Train one job.
+    """Train one job, as one of several processes where torchrun started them.
 
     Args:
         spec: `config` holds the run's fields of the study file, its name `run`, its `seed` and the `bank`.
@@ -26,10 +26,11 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.pruning.masks import sparsity
     from pygan.spec import load_spec, parse
     from pygan.training.assemble import assemble
+    from pygan.training.distributed import join
     from pygan.training.gan import train
     from pygan.training.spec import TrainingSpec
 
-    config = spec["config"]
+    config, ranks = spec["config"], join()
     training = parse(TrainingSpec, config["training"], "training")
     frozen = ()
     if "probe" in inputs:
@@ -52,8 +53,11 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         init=init,
         init_nimg=init_nimg,
         masks=masks,
+        device=ranks.device,
     )
-    result = train(run, training, state_dir=out.parent / "state", out_dir=out)
+    result = train(run, training, state_dir=out.parent / "state", out_dir=out, ranks=ranks)
+    if not ranks.is_first:
+        return
     write_json(
         out / "run.json",
         record(spec)
@@ -67,6 +71,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             "nimg": result["nimg"],
             "nimg_start": init_nimg,
             "seconds": result["seconds"],
+            "processes": ranks.size,
             "frozen": [network.name for network in frozen],
             "masks": {"sparsity": sparsity(masks), "tensors": len(masks)} if masks else None,
         },

@@ -177,6 +177,8 @@ class Study:
     """Every run trains once per seed; runs are compared seed by seed."""
     threads: int = Field(default=1, ge=1)
     """Threads of a training on the CPU; as many trainings run side by side as cores allow."""
+    processes: int = Field(default=1, ge=1)
+    """Processes of one training, each with a GPU where there are GPUs; its batches are shared among them."""
     datasets: dict[Name, Dataset]
     """The pictures, by name."""
     bank: tuple[Feature, ...] = ()

@@ -21,7 +21,7 @@ from pygan.losses import OBJECTIVES
 from pygan.pruning.masks import Masks
 from pygan.sampling import describe
 from pygan.spec import load_spec
-from pygan.training.gan import Batch, Run
+from pygan.training.game import Batch, Run
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ def assemble(
     init: dict[str, Tensor] | None = None,
     init_nimg: int = 0,
     masks: Masks | None = None,
+    device: torch.device,
 ) -> tuple[Run, np.ndarray]:
     """Return the run that a configuration describes, and the indices of its training pictures in `store`.
 
@@ -49,6 +50,7 @@ def assemble(
         init: state to start from; None: the initialization.
         init_nimg: pictures that `init` has seen.
         masks: living weights of G; None: dense.
+        device: where the networks compute; pictures stay where the stores are.
 
     Raises:
         ConfigError: a method cannot be built as configured.
@@ -57,7 +59,7 @@ def assemble(
     seed = config["seed"]
     base = load_spec("pygan.networks", config["base"], "base")
     indices = select(store.labels, None if config["subset"] is None else parse_subset(config["subset"]), seed)
-    labels = torch.as_tensor(store.labels[indices])
+    labels = torch.as_tensor(store.labels[indices], device=device)
     num_classes = len(class_names) if base.conditional else 0
     class_counts = count_classes(labels, class_names) if num_classes else ()
 
@@ -81,7 +83,8 @@ def assemble(
         class_counts=class_counts,
         pictures=pictures,
         seed=seed,
-        frozen=frozen,
+        device=device,
+        frozen=tuple(network.to(device) for network in frozen),
     )
     torch.manual_seed(seed)
     G = base.generator(ctx)
@@ -102,14 +105,14 @@ def assemble(
             regularizer.attach(G)
     run = Run(
         seed=seed,
-        G=G.to(memory_format=torch.channels_last),
-        D=D.to(memory_format=torch.channels_last),
+        G=G.to(device, memory_format=torch.channels_last),
+        D=D.to(device, memory_format=torch.channels_last),
         objective=OBJECTIVES[config["loss"]],
         regularizers=regularizers,
         batch=batches(store, indices, config["sampling"]),
         held_out=batches(held_out, select(held_out.labels, None, seed), "natural"),
         gen_labels=gen_labels,
-        masks=masks or {},
+        masks={name: mask.to(device) for name, mask in (masks or {}).items()},
         init=init,
         init_nimg=init_nimg,
         metadata=lambda nimg: describe(config["base"], ctx, nimg),

@@ -22,6 +22,11 @@ LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 TEMPLATE = os.path.relpath(ROOT / "pygan/report/page.html.j2")
 SEEDS = config["seeds"]
+LAUNCHER = "python"
+if config["processes"] > 1:
+    LAUNCHER += (
+        f" -m torch.distributed.run --standalone --nproc-per-node {config['processes']}"
+    )
 RUNS = config["runs"]
 ANCHORS = {name: subject for name, subject in config["anchors"].items() if subject}
 
