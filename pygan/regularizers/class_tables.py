@@ -48,9 +48,13 @@ def class_weights(ctx: Context, weighting: Weighting, beta: float) -> Tensor:
 
 
 def class_tables(G: nn.Module) -> list[Tensor]:
-    """Return `gain - 1` of every class-conditional normalization, then every bias, float32 `[num_classes, C]`."""
-    gains, biases = zip(*_affines(G), strict=True)
-    return [*(gain.float() - 1 for gain in gains), *(bias.float() for bias in biases)]
+    """Return `gain - 1` of every class-conditional normalization, then every bias, float32 `[num_classes, C]`.
+
+    Autocast changes nothing.
+    """
+    with torch.autocast(next(G.parameters()).device.type, enabled=False):
+        gains, biases = zip(*_affines(G), strict=True)
+        return [*(gain.float() - 1 for gain in gains), *(bias.float() for bias in biases)]
 
 
 def _affines(G: nn.Module) -> list[tuple[Tensor, Tensor]]:

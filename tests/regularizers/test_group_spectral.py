@@ -114,7 +114,7 @@ class Random(nn.Module):
     def __init__(self, classes: int, channels: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(1)
-        self.gain, self.bias = (torch.randn(classes, channels, generator=generator) for _ in range(2))
+        self.gain, self.bias = (nn.Parameter(torch.randn(classes, channels, generator=generator)) for _ in range(2))
 
     def class_affines(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         return [(1 + self.gain, self.bias)]
@@ -134,7 +134,7 @@ def test_the_released_bias_branch_is_a_quarter_too_low(channels):
         for _ in range(3):
             sigma = term._sigma(term._matrices(class_tables(G), 0))
         for name, found, table in zip(("gain", "bias"), sigma, (G.gain, G.bias), strict=True):
-            ratios[branch, name] = found / torch.linalg.svdvals(table.view(classes, n, -1))[:, 0]
+            ratios[branch, name] = found.detach() / torch.linalg.svdvals(table.detach().view(classes, n, -1))[:, 0]
     for case in (("correct", "gain"), ("correct", "bias"), ("as_released", "gain")):
         assert ratios[case].mean().item() == pytest.approx(1, abs=0.01)
     assert ratios["as_released", "bias"].mean().item() == pytest.approx(0.74, abs=0.02)
@@ -173,6 +173,20 @@ def test_shuffling_deals_the_channels_anew_in_every_step():
     groups_of_one = term_of(shuffle=True, sigma="svd", groups=1)
     values = [groups_of_one(step_of(G, number)).item() for number in (0, 1)]
     assert values[0] == pytest.approx(values[1])
+
+
+@pytest.mark.parametrize("branch", ["correct", "as_released"])
+def test_autocast_changes_nothing(branch):
+    values, gradients = [], []
+    for dtype in (None, torch.bfloat16):
+        G = Tables()
+        term = term_of(bias_branch=branch)
+        with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+            values.append(term(step_of(G)))
+        values[-1].backward()
+        gradients.append([table.grad for table in G.tables])
+    assert torch.equal(*values)
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 # Starting values: means over random orthogonal initializations
