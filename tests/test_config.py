@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline import schema
 from pygan import assets, config
+from pygan.checkpoint import write_tensors
 from pygan.cli import app
 from pygan.config import check_files, load
-from pygan.errors import ConfigError, MissingInput
+from pygan.errors import ConfigError, DataError, MissingInput
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted((ROOT / "config").rglob("*.yaml"))
@@ -29,7 +32,7 @@ def smoke() -> dict:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_studies_are_valid(path: Path) -> None:
     study = load(path)
-    assert study.runs
+    assert study.runs or study.theory
     assert config.parse_study(study.plain()) == study
 
 
@@ -58,6 +61,30 @@ def at(keys: str, value: object) -> Edit:
     return edit
 
 
+def aided(**values: object) -> Edit:
+    return at("runs.vision_aided.discriminators.1", {"kind": "vision_aided", **values})
+
+
+def heads_alone(**values: object) -> Edit:
+    def edit(study: dict) -> None:
+        run = study["runs"]["vision_aided"]
+        run["discriminators"], run["regularizers"] = [{"kind": "vision_aided", **values}], []
+
+    return edit
+
+
+def stages(old: int, new: int) -> Edit:
+    """A second stage that starts from the best snapshot of `vision_aided`."""
+
+    def edit(study: dict) -> None:
+        first = study["runs"]["vision_aided"]
+        second = json.loads(json.dumps(first)) | {"continues": {"run": "vision_aided", "nimg": "best"}}
+        first["discriminators"][1]["count"], second["discriminators"][1]["count"] = old, new
+        study["runs"]["second"] = second
+
+    return edit
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
@@ -82,6 +109,13 @@ def at(keys: str, value: object) -> Edit:
         (at("bank.0", {"kind": "mobilenet_v2"}), "bank.0.kind: mobilenet_v2 judges the results"),
         (at("bank.1", {"kind": "efficientnet_lite0"}), "bank.1: efficientnet_lite0 is in the bank already"),
         (at("evaluate.network", {"kind": "hed_vgg16"}), "evaluate.network: hed_vgg16 is in the bank"),
+        (at("runs.base.training.g_lr", float("inf")), "runs.base.training.g_lr: got "),
+        (at("runs.base.training.g_lr", float("nan")), "runs.base.training.g_lr: got "),
+        (
+            at("runs.base.regularizers.0", {"kind": "path_length"}),
+            "runs.base.regularizers: path_length needs a base with",
+        ),
+        (at("runs.base.augment", {"kind": "ada", "family": "bgcx"}), "runs.base.augment.family: got 'bgcx', did you"),
         (at("seeds", [0, 0]), "seeds: got [0, 0], expected every seed once"),
         (at("seeds", []), "seeds: got []"),
         (at("bank", []), "vision_aided asks for 1 networks, but `bank` lists 0"),
@@ -93,7 +127,37 @@ def at(keys: str, value: object) -> Edit:
         (at("runs.base.continues", {"run": "vision_aided", "nimg": 320}), "is a circle"),
         (at("runs.ticket.ticket.found_in", "ticket"), "ticket -> ticket is a circle"),
         (at("runs.ticket.ticket.rewind_nimg", 160), "base lists no snapshot at 160 images"),
-        (at("runs.base.discriminators", [{"kind": "vision_aided"}]), "expected `plain` first and once"),
+        (at("runs.ticket.ticket.fraction", 1.0), "runs.ticket.ticket.fraction: got 1.0, expected less than 1"),
+        (at("runs.ticket.ticket.networks", ["E"]), "runs.ticket.ticket.networks.0: got 'E', expected one of G, D"),
+        (at("runs.ticket.ticket.rounds", 0), "runs.ticket.ticket.rounds: got 0"),
+        (
+            at("runs.ticket.ticket", {"kind": "random", "found_in": "base", "sparsity": 1.5}),
+            "runs.ticket.ticket.sparsity: got 1.5, expected less than 1",
+        ),
+        (
+            at("runs.ticket.ticket", {"kind": "random", "found_in": "base", "like": "base"}),
+            "runs.ticket.ticket.like: base has no ticket, expected a run with one",
+        ),
+        (
+            at("runs.ticket.ticket", {"kind": "transfer", "mask_of": "ticket"}),
+            "runs.ticket: ticket -> ticket is a circle",
+        ),
+        (
+            at("runs.ticket.ticket", {"kind": "transfer", "mask_of": "tiket"}),
+            "runs.ticket.ticket.mask_of: got 'tiket', did you mean 'ticket'?",
+        ),
+        (
+            at("runs.ticket.base", {"kind": "dcgan", "g_channels": 16, "d_channels": 8}),
+            "runs.ticket.ticket.found_in: base has another `base` than ticket",
+        ),
+        (
+            at("runs.base.regularizers.0", {"kind": "feature_adversary", "gamma": -0.1}),
+            "runs.base.regularizers.0.gamma: got -0.1, expected greater than or equal to 0",
+        ),
+        (
+            at("runs.base.regularizers.0", {"kind": "feature_adversary", "steps": 0}),
+            "runs.base.regularizers.0.steps: got 0, expected greater than or equal to 1",
+        ),
         (at("runs.base.gen_labels", "uniform"), "runs.base.gen_labels: uniform needs labels, set `conditional: true`"),
         (
             at("runs.base.regularizers", [{"kind": "r1"}, {"kind": "group_spectral"}]),
@@ -101,7 +165,36 @@ def at(keys: str, value: object) -> Edit:
         ),
         (at("evaluate.metrics", [{"kind": "intra"}]), "evaluate.metrics.0: intra needs labels, but no run has"),
         (at("select.metric", {"kind": "intra"}), "select.metric: intra is class-wise, expected a distance of all"),
+        (at("runs.base.discriminators", [{"kind": "vision_aided"}]), "regularizers.0: r1 regularizes the base discri"),
+        (at("runs.ticket.discriminators", [{"kind": "plain"}] * 2), "expected `plain` first and once"),
+        (at("runs.vision_aided.continues.nimg", -1), "runs.vision_aided.continues.nimg: got -1"),
+        (at("runs.vision_aided.continues.reset", ["all"]), "continues.reset.0: got 'all', expected one of optimizers"),
+        (
+            at("runs.ticket.continues", {"run": "vision_aided", "nimg": "best"}),
+            "vision_aided has vision_aided, expected",
+        ),
+        (heads_alone(warmup_nimg=5), "discriminators.0.warmup_nimg: nobody plays meanwhile"),
+        (heads_alone(), "continues.reset: base has another first discriminator"),
+        (
+            aided(networks=[{"kind": "pixels"}], objective="bce"),
+            "no probe looks at named `networks`, so `smoothing` is always or never",
+        ),
+        (aided(networks=[{"kind": "pixels"}], pick="worst"), "have nothing to choose"),
+        (aided(activation="relu"), "`activation` and `class_projection` need heads: spectral"),
+        (stages(old=2, new=1), "expected the networks of vision_aided and perhaps more of them"),
         (at("anchors.untrained", "vision_aided"), "anchors.untrained: vision_aided writes no snapshot at 0 images"),
+        (at("runs", {}), "runs: got none, expected at least one (or a `theory`)"),
+        (at("select", None), "select: the key is missing"),
+        (at("evaluate", None), "evaluate: the key is missing"),
+        (at("theory", {"images": {"dataset": "lend"}}), "theory.images.dataset: got 'lend', did you mean 'land'?"),
+        (at("theory", {"gausian": {}}), "theory.gausian: unknown key, did you mean 'gaussian'?"),
+        (at("theory", {"gaussian": {"sigma": 0}}), "theory.gaussian.sigma: got 0, expected greater than 0"),
+        (at("runs.base.regularizers", [{"kind": "reg_dgm", "ratio": 1, "weight": 1}]), "got weight 1.0 and ratio 1.0"),
+        (at("runs.base.regularizers", [{"kind": "reg_dgm", "weight": -1}]), "weight: got -1, expected greater than or"),
+        (
+            at("runs.base.regularizers", [{"kind": "reg_dgm", "network": {"kind": "mobilenet_v2"}}]),
+            "network.kind: mobilenet_v2 judges the results, so it cannot take part in training",
+        ),
         (at("anchors.real", "sea"), "anchors.real: got 'sea', expected one of land"),
         (at("claims.0.arm", "vision"), "claims.0.arm: got 'vision', did you mean 'vision_aided'?"),
         (at("claims.0.against", "vision_aided"), "claims.0.against: 'vision_aided' cannot be compared with itself"),
@@ -138,6 +231,40 @@ def test_yaml_pitfalls(text: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"study\.yaml: ") as caught:
         load(path)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["bgcf", "bgcfn", "bgcfnc"])
+def test_the_image_space_filter_needs_pictures_wider_than_its_reach(smoke: dict, family: str) -> None:
+    smoke["runs"]["ticket"]["augment"] = {"kind": "ada", "family": family}
+    config.check_combinations(config.parse_study(smoke))  # at 32 pixels
+    smoke["datasets"]["land"]["resolution"] = 16
+    words = f"^runs.ticket: augment.family: {family} does not fit the data: .* more than 21 pixels a side"
+    with pytest.raises(ConfigError, match=words):
+        config.check_combinations(config.parse_study(smoke))
+
+
+def test_path_lengths_in_an_intermediate_latent_space(smoke: dict) -> None:
+    base = {"base": {"kind": "stylegan2", "conditional": False}, "regularizers": [{"kind": "path_length"}]}
+    smoke |= {"runs": {"base": smoke["runs"]["base"] | base}, "bank": [], "claims": []}
+    config.check_combinations(config.parse_study(smoke))
+
+
+@pytest.mark.parametrize("folders", [(".",), ("a", "b")])
+def test_a_conditional_run_needs_labels(smoke: dict, folders: tuple[str, ...], tmp_path: Path) -> None:
+    for folder in folders:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for n in range(12):
+            picture = Image.effect_noise((32, 32), n + 1).convert("RGB")
+            picture.save(tmp_path / folder / f"{folder.strip('.')}{n}.png")
+    smoke["runs"] = {"base": smoke["runs"]["base"]}
+    smoke["runs"]["base"]["base"]["conditional"] = True
+    smoke["datasets"]["land"]["source"] = {"kind": "folder", "path": str(tmp_path)}
+    study = config.parse_study(smoke)
+    if len(folders) == 2:
+        check_files(study)
+        return
+    with pytest.raises(ConfigError, match=r"^runs\.base\.base\.conditional: land has no labels, expected at least two"):
+        check_files(study)
 
 
 def test_anchors_and_merged_keys_are_no_duplicates(tmp_path: Path) -> None:
@@ -203,10 +330,72 @@ def test_the_same_start_as_another_run_is_a_vision_aided_run_from_the_beginning(
     config.check_combinations(config.parse_study(smoke))
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        stages(old=1, new=2),
+        stages(old=1, new=1),
+        aided(networks=[{"kind": "efficientnet_lite0", "random_init": True}, {"kind": "pixels"}]),
+        at("runs.vision_aided.discriminators.1", {"kind": "vision_aided", "pick": "worst", "random_init": True}),
+    ],
+)
+def test_stages_and_controls_are_accepted(smoke: dict, edit: Edit) -> None:
+    edit(smoke)
+    config.check_combinations(config.parse_study(smoke))
+
+
+def test_heads_alone_begin_with_discriminators_of_their_own(smoke: dict) -> None:
+    heads_alone()(smoke)
+    smoke["runs"]["vision_aided"]["continues"]["reset"] = ["discriminators"]
+    config.check_combinations(config.parse_study(smoke))
+
+
+def test_a_tap_that_does_not_exist_is_found_before_anything_runs(smoke: dict) -> None:
+    smoke["bank"][3]["taps"] = ["conv3", "conv9"]
+    with pytest.raises(
+        ConfigError, match="taps: mtcnn_onet has no 'conv9', expected some of conv3, conv4, pooled, face"
+    ):
+        check_files(config.parse_study(smoke))
+
+
+def test_weights_are_looked_for_in_the_folder_of_the_study(smoke: dict, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PYGAN_WEIGHTS", "")
+    monkeypatch.delenv("PYGAN_WEIGHTS")
+    smoke["weights_dir"] = str(tmp_path)
+    smoke["bank"].append({"kind": "dino_vit"})
+    with pytest.raises(MissingInput, match=rf"{tmp_path}/dino_vitbase16_pretrain.pth is not there: run `pygan weights"):
+        check_files(config.parse_study(smoke))
+
+
 def test_a_missing_asset_is_named_with_the_command(smoke: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assets, "_locate", lambda entry: None)
     with pytest.raises(MissingInput, match="pygan assets install"):
         check_files(config.parse_study(smoke))
+
+
+def test_channels_need_a_base_that_has_some(smoke: dict) -> None:
+    ticket = {"kind": "lottery", "found_in": "base", "structure": "channel", "scope": "layer"}
+    smoke["runs"]["ticket"]["ticket"] = ticket
+    config.check_combinations(config.parse_study(smoke))
+    for run in smoke["runs"].values():
+        run["base"] = {"kind": "stylegan2", "channel_base": 512}
+    with pytest.raises(ConfigError, match=r"runs\.ticket\.ticket: structure: got channel, but stylegan2 has no"):
+        config.check_combinations(config.parse_study(smoke))
+
+
+def test_a_mask_file_is_looked_at_before_anything_starts(smoke: dict, tmp_path: Path) -> None:
+    path = tmp_path / "mask.safetensors"
+    smoke["runs"]["ticket"]["ticket"] = {"kind": "transfer", "path": str(path)}
+    study = config.parse_study(smoke)
+    with pytest.raises(MissingInput, match=r"runs\.ticket\.ticket\.path: .*no such file"):
+        check_files(study)
+    write_tensors(path, {"G.convs.0.weight": torch.ones(16, 32, 3, 3, dtype=torch.uint8)})
+    check_files(study)
+    write_tensors(path, {"G.convs.0.weight": torch.ones(8, 32, 3, 3, dtype=torch.uint8)})
+    with pytest.raises(
+        DataError, match=r"another architecture, G\.convs\.0\.weight has shape \[8, 32, 3, 3\], expected"
+    ):
+        check_files(study)
 
 
 def test_check_ends_with_the_exit_codes(smoke: dict, tmp_path: Path) -> None:
