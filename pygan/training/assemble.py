@@ -107,7 +107,7 @@ def assemble(
     ]
     for regularizer in regularizers:
         if isinstance(regularizer, Attached):
-            regularizer.attach(G)
+            regularizer.attach(G.to(device))
     run = Run(
         seed=seed,
         G=G.to(device, memory_format=torch.channels_last),
