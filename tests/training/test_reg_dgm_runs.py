@@ -18,7 +18,8 @@ from pygan.discriminators.plain import Plain
 from pygan.losses import OBJECTIVES
 from pygan.networks import KINDS
 from pygan.spec import load_spec
-from pygan.training.gan import Run, train
+from pygan.training.game import Run
+from pygan.training.gan import train
 
 CTX = Context(resolution=16, pictures=lambda batch: iter(pictures(0, "train").split(batch)))
 LOOK = {"network": {"kind": "mtcnn_onet", "random_init": True}, "normalization": "network"}
