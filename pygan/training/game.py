@@ -37,7 +37,7 @@ class Run:
     gen_labels: Callable[[Draws], Tensor | None]
     """Labels for generated pictures."""
     masks: Masks
-    """Living weights of G; empty: dense."""
+    """Living weights by their names in a snapshot, `G.*` and `D.*`; empty: dense."""
     init: dict[str, Tensor] | None
     """State to start from, or None: the networks as they are."""
     init_nimg: int

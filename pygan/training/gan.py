@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from pygan.checkpoint import Checkpoints, write_tensors
+from pygan.checkpoint import Checkpoints, subset, write_tensors
 from pygan.context import Regularizer, Reporting
 from pygan.draws import Draws
 from pygan.errors import ConfigError, TryAgain
@@ -57,8 +57,8 @@ def train(
     ranks = ranks or Ranks(0, 1, next(G.parameters()).device)
     _prepare(spec, ranks)
     average = Average(G, spec.ema_halflife_kimg * 1000, spec.ema_rampup, spec.ema_start_nimg)
-    side_G = Side("G", G, spec.g_lr, Masked(G, run.masks), run, spec, ranks)
-    side_D = Side("D", D, spec.d_lr, Masked(D, {}), run, spec, ranks)
+    side_G = Side("G", G, spec.g_lr, Masked(G, subset(run.masks, "G.")), run, spec, ranks)
+    side_D = Side("D", D, spec.d_lr, Masked(D, subset(run.masks, "D.")), run, spec, ranks)
     state = RunState(G, D, average.G, side_G.optimizer, side_D.optimizer, run.regularizers)
     networks = {"G": G, "D": D, "G_ema": average.G}
     if spec.compile:
@@ -82,8 +82,8 @@ def train(
             _log.warning("%d processes in place of %d: sums round differently", ranks.size, scalars["processes"])
     elif run.init is not None:
         state.load(run.init, "the snapshot to start from")
-    side_G.masked.zero_weights()
-    Masked(average.G, run.masks).zero_weights()
+    for masked in (side_G.masked, side_D.masked, Masked(average.G, subset(run.masks, "G."))):
+        masked.zero_weights()
     stats = Stats(out_dir if ranks.is_first else None, nimg)
     index = torch.arange(spec.monitor_images, device=ranks.device)
     monitor = {"train": pictures(run.batch, index), "validation": pictures(run.held_out, index)}

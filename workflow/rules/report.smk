@@ -40,12 +40,13 @@ rule report:
         ),
         anchors=[path for anchor in ANCHORS for path in anchor_metrics(anchor)],
         theory=[f"{RESULTS}/theory/theory.json"] if config["theory"] else [],
-        template=TEMPLATE,
+        template=local(TEMPLATE),
     output:
         page=f"{RESULTS}/report/index.html",
         summary=f"{RESULTS}/report/summary.json",
     log:
         f"{LOGS}/report.log",
+    localrule: True
     conda:
         "../envs/pygan.yaml"
     params:
