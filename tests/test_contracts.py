@@ -1,6 +1,7 @@
 """What every kind must do, whichever it is: build from defaults, repeat itself, move its own side only."""
 
 import importlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from pygan.spec import load_spec
 
 REAL = Draws(0, "real", torch.arange(6)).integers(256, 3, 16, 16).to(torch.uint8)
 CTX = Context(resolution=16, pictures=lambda batch: iter(REAL.split(batch)))
-CLASSES = Context(resolution=16, num_classes=3, class_counts=(9, 4, 1))
+CLASSES = replace(CTX, num_classes=3, class_counts=(9, 4, 1))
 SMALL = {"z_dim": 8, "g_channels": 4, "d_channels": 4}
 FULL_STRENGTH = {"ada": {"p": 1.0}}
 """What an augmentation that starts by doing nothing needs to do something."""
