@@ -233,6 +233,13 @@ def test_a_new_run_runs_alone(study: Path) -> None:
     assert plan(study) == {"train_diffaug", "select diffaug", "evaluate diffaug", "report"}
 
 
+def test_theory_joins_a_study_alone(study: Path) -> None:
+    values = configuration(study)
+    values["theory"] = {"images": {"dataset": "land"}}
+    configure(study, values)
+    assert plan(study) == {"theory", "report"}
+
+
 def test_swapped_values_are_seen(study: Path) -> None:
     values = configuration(study)
     training = values["runs"]["ticket"]["training"]
