@@ -88,13 +88,18 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, An
         safetensors.torch.save_file(contiguous, temporary, {"pygan": json.dumps(metadata or {}, sort_keys=True)})
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and metadata of a safetensors file; DataError when it cannot be read."""
+def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors, those whose name starts with `prefix`, and the metadata of a safetensors file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("pygan", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in names}, metadata
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise DataError(f"{path}: not a readable safetensors file ({error})") from error
 
 

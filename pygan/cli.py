@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -143,10 +143,11 @@ def interpolate(
     label: _Label = None,
     truncation: _Truncation = 1.0,
 ) -> None:
-    """Write a closed walk between pictures as an animation, .gif or .webp."""
+    """Write a closed walk between pictures as an animation: .gif, .webp or .mp4."""
     from pygan import load
-    from pygan.sampling import save_animation
+    from pygan.animation import check_suffix, save_animation
 
+    check_suffix(out)
     try:
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
@@ -154,6 +155,21 @@ def interpolate(
     img = load(model).interpolate(numbers, frames, label=label, truncation=truncation)
     save_animation(out, img, fps)
     typer.echo(f"{out}: {len(img)} frames")
+
+
+@app.command("export")
+@_spoken
+def export_(
+    model: _Snapshot,
+    out: _Out,
+    format: Annotated[Literal["safetensors", "onnx", "torchscript"], typer.Option(help="Of the file.")],
+) -> None:
+    """Write the averaged generator alone for other programs, and compare what was written with the model."""
+    from pygan import load
+    from pygan.export import export
+
+    checked = export(load(model), out, format)
+    typer.echo(f"{out}: read back by {checked.reader}, pictures differ by at most {checked.difference:.2g} of [-1, 1]")
 
 
 @app.command()

@@ -11,10 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for name in ("pygan", "pipeline") for path in (ROOT / name).rglob("*.py"))
 
 ROWS = (
-    ("pygan.errors", "pygan.spec", "pygan.draws", "pygan.context", "pygan.assets", "pygan.ops"),
+    ("pygan.errors", "pygan.spec", "pygan.draws", "pygan.context", "pygan.assets", "pygan.memory", "pygan.ops"),
     ("pygan.data", "pygan.networks", "pygan.features", "pygan.augment", "pygan.losses"),
     ("pygan.discriminators", "pygan.regularizers", "pygan.pruning"),
-    ("pygan.checkpoint", "pygan.sampling", "pygan.nvlabs", "pygan.metrics"),
+    ("pygan.checkpoint", "pygan.sampling", "pygan.animation", "pygan.export", "pygan.nvlabs", "pygan.metrics"),
     ("pygan.training",),
     ("pygan.config", "pygan.recipes"),
     ("pygan.report",),
