@@ -22,7 +22,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.checkpoint import read_tensors, write_json
     from pygan.context import Context
     from pygan.metrics.base import extract, network_spec, protocol_record
-    from pygan.spec import load_spec
+    from pygan.metrics.measure import measure
 
     started = time.monotonic()
     config = spec["config"]
@@ -36,11 +36,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             run = json.loads(inputs["run_json"][0].read_text())
             nimg = json.loads(inputs["selected"][0].read_text())["nimg"]
         gen = extract(_pictures(config, inputs, nimg), network)
-    metrics = {}
-    for i, values in enumerate(config["metrics"]):
-        metric = load_spec("pygan.metrics", values, f"evaluate.metrics.{i}").build()
-        for name, result in metric.compute(features["test"], gen).items():
-            metrics[f"{name}_{network.name}" if name in ("fd", "kid") else name] = result
+    metrics = measure(config["metrics"], features["test"], gen, network, "evaluate.metrics")
     write_json(
         out / "metrics.json",
         {

@@ -23,7 +23,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.data.store import Store
     from pygan.pruning.masks import sparsity
     from pygan.spec import load_spec, parse
-    from pygan.training.assemble import assemble
+    from pygan.training.assemble import assemble, methods
     from pygan.training.gan import train
     from pygan.training.spec import TrainingSpec
 
@@ -59,7 +59,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             "seed": config["seed"],
             "dataset": config["dataset"],
             "n_images": len(indices),
-            "methods": _methods(config),
+            "methods": methods(config),
             "nimg": result["nimg"],
             "nimg_start": init_nimg,
             "seconds": result["seconds"],
@@ -67,12 +67,6 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             "masks": {"sparsity": sparsity(masks), "tensors": len(masks)} if masks else None,
         },
     )
-
-
-def _methods(config: dict[str, Any]) -> list[str]:
-    """Return the kinds of the methods that a run adds to its base network."""
-    slots = [config["augment"], *config["discriminators"], *config["regularizers"], config["ticket"]]
-    return [slot["kind"] for slot in slots if slot is not None and slot["kind"] != "plain"]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Pictures from generators: value ranges, independence of the batch, and grids."""
 
-import functools
 import json
 import math
 from pathlib import Path
@@ -9,18 +8,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_snapshot import DCGAN, STYLEGAN2, snapshot
 from torch import nn
-from typer.testing import CliRunner
 
 import pygan
 from pygan.checkpoint import write_tensors
-from pygan.cli import app
 from pygan.context import Context
 from pygan.draws import Draws
 from pygan.errors import DataError, MissingInput, TryAgain
 from pygan.metrics.pca_gaussian import pca_gaussian
 from pygan.sampling import describe, load_generator, sample, save_grid, slerp, to_float, to_uint8
-from pygan.spec import load_spec
 
 
 def test_ranges_round_trip_every_value():
@@ -54,20 +51,6 @@ def test_the_pca_gaussian_has_the_moments_of_the_pictures():
     assert (drawn.flatten(1).mean(0) - x.mean(0)).abs().max() < 1
     torch.testing.assert_close(drawn.flatten(1).T.cov(), x.T.cov(), rtol=0.1, atol=2.0)
     assert drawn.shape == (4000, 1, 2, 2)
-
-
-def snapshot(path: Path, base: dict, *, num_classes: int = 0, nimg: int = 64) -> nn.Module:
-    """Write a snapshot of a fresh generator of 16 pixels and return the generator."""
-    ctx = Context(resolution=16, num_classes=num_classes)
-    torch.manual_seed(nimg)
-    G = load_spec("pygan.networks", base).generator(ctx).eval()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, {f"G_ema.{k}": v for k, v in G.state_dict().items()}, describe(base, ctx, nimg))
-    return G
-
-
-DCGAN = {"kind": "dcgan", "z_dim": 8, "g_channels": 4, "d_channels": 4}
-STYLEGAN2 = {"kind": "stylegan2", "z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "mapping_layers": 2}
 
 
 @pytest.mark.parametrize("base", [DCGAN, STYLEGAN2], ids=["dcgan", "stylegan2"])
@@ -191,22 +174,3 @@ def test_slerp_turns_at_constant_speed():
     angles = t * math.pi / 2
     torch.testing.assert_close(slerp(a, b, t), 2 * torch.stack([angles.cos(), angles.sin()], 1))
     torch.testing.assert_close(slerp(a, a, t), a.expand(3, 2))
-
-
-def test_the_verbs_write_what_they_say(tmp_path):
-    snapshot(tmp_path / "a.safetensors", DCGAN)
-    run = functools.partial(CliRunner().invoke, app)
-    model, out = str(tmp_path / "a.safetensors"), tmp_path / "out"
-    assert run(["generate", model, "-o", str(out / "pictures"), "-n", "3"]).exit_code == 0
-    expected = pygan.load(model).sample(3)
-    for i, picture in enumerate(expected):
-        assert np.array_equal(np.asarray(Image.open(out / f"pictures/{i:06d}.png")), picture.permute(1, 2, 0))
-    assert run(["grid", model, "-o", str(out / "grid.png"), "--rows", "2", "--columns", "3"]).exit_code == 0
-    assert Image.open(out / "grid.png").size == (3 * 16 * 2, 2 * 16 * 2)
-    arguments = ["interpolate", model, "-o", str(out / "walk.gif"), "--seeds", "1,2", "--frames", "3"]
-    assert run(arguments).exit_code == 0
-    facts = json.loads(run(["inspect", model]).stdout)
-    assert facts["nimg"] == 64 and facts["base"]["kind"] == "dcgan"
-    wrong = run(["generate", model, "-o", str(out), "--label", "1"])
-    assert wrong.exit_code == 2 and "has no classes" in wrong.stderr
-    assert run(["inspect", str(tmp_path / "b")]).exit_code == 66

@@ -105,3 +105,9 @@ def assemble(
         metadata=lambda nimg: describe(config["base"], ctx, nimg),
     )
     return run, indices
+
+
+def methods(config: dict[str, Any]) -> list[str]:
+    """Return the kinds of the methods that a run adds to its base network."""
+    slots = [config["augment"], *config["discriminators"], *config["regularizers"], config["ticket"]]
+    return [slot["kind"] for slot in slots if slot is not None and slot["kind"] != "plain"]
