@@ -17,7 +17,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.checkpoint import read_tensors, write_json
     from pygan.context import Context
     from pygan.metrics.base import network_spec
-    from pygan.metrics.measure import select
+    from pygan.metrics.selection import select
 
     config = spec["config"]
     network = network_spec(config["network"], "evaluate.network").build(Context(resolution=0))

@@ -16,10 +16,17 @@ def environment() -> dict[str, Any]:
     """Return versions, device, threads and the backend of the operators, ready for JSON."""
     return {
         "versions": {"pygan": __version__, "python": platform.python_version()} | _versions(),
-        "device": {"type": "cpu", "name": _cpu_name(), "machine": platform.machine()},
+        "device": _device(),
         "threads": torch.get_num_threads(),
         "ops": {"backend": ops.backend(), "reason": ops.backend_reason()},
     }
+
+
+def _device() -> dict[str, str]:
+    """Return the kind and the name of what computes."""
+    if torch.cuda.is_available():
+        return {"type": "cuda", "name": torch.cuda.get_device_name(), "machine": platform.machine()}
+    return {"type": "cpu", "name": _cpu_name(), "machine": platform.machine()}
 
 
 def _versions() -> dict[str, str]:

@@ -145,10 +145,13 @@ def family(name: str, resolution: int, processes: int = 1) -> Values:
         "regularizers": regularizers,
         "training": {
             "batch": row.batch,
+            "batch_gpu": row.batch // row.gpus,
             **budget(row.kimg, row.batch),
             "g_lr": row.lr,
             "d_lr": row.lr,
             "betas": [0.0, 0.99],
+            "lazy": "separate",
+            "sanitize_gradients": True,
             "ema_halflife_kimg": row.ema_kimg,
             "ema_rampup": row.ema_rampup,
             "standing_batches": 0,

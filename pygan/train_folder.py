@@ -38,13 +38,14 @@ from pygan.environment import environment
 from pygan.errors import ConfigError, DataError, TryAgain
 from pygan.features.frozen import FrozenNetwork
 from pygan.lock import held
-from pygan.metrics.base import extract, network_spec, protocol_record
-from pygan.metrics.measure import measure, select
+from pygan.metrics.base import extract, measure, network_spec, protocol_record
+from pygan.metrics.selection import select
 from pygan.recipes import budget, recipe
 from pygan.sampling import load, load_generator, sample, save_grid
-from pygan.spec import parse
+from pygan.spec import load_spec, parse
 from pygan.training.assemble import assemble, methods
-from pygan.training.gan import Batch, train
+from pygan.training.game import Batch
+from pygan.training.gan import train
 from pygan.training.spec import TrainingSpec
 
 Say = Callable[[str], None]
@@ -107,7 +108,7 @@ def train_folder(settings: Settings, say: Say) -> dict[str, Any]:
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    network = network_spec(JUDGE).build(Context(resolution=0))  # missing files are found now, not after hours
+    network = network_spec(JUDGE).build(Context(resolution=0)).to(_device())  # a missing file is found now
     with _interruptible(settings.out), held(settings.out):
         plan = _plan(settings, say)
         if (settings.out / "run.json").exists():
@@ -118,6 +119,10 @@ def train_folder(settings: Settings, say: Say) -> dict[str, Any]:
         metrics = json.loads((settings.out / "metrics.json").read_text())
         say(_result(settings.out, metrics))
         return metrics
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @contextmanager
@@ -165,7 +170,7 @@ def _digest(settings: Settings) -> str:
 
 def _first_plan(settings: Settings) -> dict[str, Any]:
     """Prepare the pictures, choose what was left open, and write down why."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device().type
     recipe(1, settings.resolution or 16, name=settings.recipe)  # a wrong name is found before pictures are decoded
     digest = _digest(settings)
     sizes, others = folder.survey(str(settings.pictures))
@@ -287,6 +292,7 @@ def _train(out: Path, plan: dict[str, Any], say: Say) -> None:
         store=open_split(manifest, "train"),
         held_out=open_split(manifest, "validation"),
         class_names=read_manifest(manifest)["class_names"],
+        device=_device(),
     )
     run.batch = _timed(run.batch, training.total_nimg, say)
     with _signals_restored():
@@ -361,9 +367,13 @@ def _evaluate(out: Path, plan: dict[str, Any], network: FrozenNetwork) -> None:
         seed=config["seed"],
         network=network,
     )
-    G = load_generator(out / "snapshots" / chosen["snapshot"])
+    G = load_generator(out / "snapshots" / chosen["snapshot"]).to(_device())
     gen = extract(sample(G, N_GEN, seed=config["seed"], stream="evaluate"), network)
-    metrics = [metric for metric in METRICS if metric["kind"] != "prdc" or len(features["test"]) > _NEIGHBORS]
+    metrics = [
+        load_spec("pygan.metrics", metric).build()
+        for metric in METRICS
+        if metric["kind"] != "prdc" or len(features["test"]) > _NEIGHBORS
+    ]
     common = {"run": config["run"], "seed": config["seed"]}
     record = {
         "subject": "run",
@@ -372,8 +382,8 @@ def _evaluate(out: Path, plan: dict[str, Any], network: FrozenNetwork) -> None:
         "n_images": trained["n_images"],
         "methods": methods(config),
         "nimg": chosen["nimg"],
-        "metrics": measure(metrics, features["test"], gen, network),
-        "training_pictures": measure(metrics, features["test"], features["train"], network),
+        "metrics": measure(metrics, network.name, features["test"], gen, None),
+        "training_pictures": measure(metrics, network.name, features["test"], features["train"], None),
         "protocol": protocol_record(
             network, n_real=len(features["test"]), n_gen=N_GEN, reference_split="test", seed=config["seed"]
         ),

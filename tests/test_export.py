@@ -15,8 +15,6 @@ from pygan.context import Context
 from pygan.errors import MissingInput, NumericalError
 from pygan.export import TOLERANCE, export
 from pygan.ops import extension, plain_operators
-from pygan.pruning.lottery import prune_by_magnitude
-from pygan.pruning.masks import prunable
 from pygan.sampling import Model, describe
 from pygan.spec import load_spec
 
@@ -42,8 +40,9 @@ def model(folder: Path, kind: str, num_classes: int = 0, *, sparse: bool = False
         G(torch.randn(8, G.z_dim), c)  # statistics, power iterations and the average w move
     state = G.state_dict()
     if sparse:
-        for name, mask in prune_by_magnitude(prunable(state), {}, 0.5).items():
-            state[name] = state[name] * mask
+        for name, weight in state.items():
+            if weight.dim() > 1:
+                state[name] = weight * (weight.abs() > weight.abs().median())
     tensors = {f"G_ema.{k}": v for k, v in state.items()} | {"G.other": torch.zeros(3)}
     write_tensors(folder / "model.safetensors", tensors, describe(base, ctx, 64))
     return pygan.load(folder / "model.safetensors")

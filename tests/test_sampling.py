@@ -94,8 +94,12 @@ def test_weights_that_cannot_be_used_are_named(tmp_path):
     tensors = {f"G_ema.{k}": v for k, v in G.state_dict().items()}
     metadata = describe(DCGAN, Context(resolution=16), 64)
     for path, change, words in (
-        ("nan", {"G_ema.linear.weight": G.linear.weight.detach() * math.nan}, "G_ema.linear.weight holds numbers that"),
-        ("inf", {"G_ema.to_img.bias": torch.full([3], math.inf)}, "G_ema.to_img.bias holds numbers that are not"),
+        (
+            "nan",
+            {"G_ema.linear.weight": G.linear.weight.detach() * math.nan},
+            "refused, 1 tensors are not finite: G_ema.linear.weight",
+        ),
+        ("inf", {"G_ema.to_img.bias": torch.full([3], math.inf)}, "not finite: G_ema.to_img.bias"),
         ("more", {"G_ema.other": torch.zeros(1)}, "the first difference is other"),
         ("shape", {"G_ema.to_img.bias": torch.zeros(4)}, "the first difference is to_img.bias"),
     ):

@@ -146,6 +146,7 @@ def _evaluation(path: Path) -> Evaluation:
             value=_number(_get(entry, "value", path, f"metrics.{name}."), path, f"metrics.{name}.value"),
             interval=tuple(entry["interval"]) if entry.get("interval") else None,
             protocol=str(_get(entry, "protocol", path, f"metrics.{name}.")),
+            classes=entry.get("classes"),
         )
         for name, entry in _get(record, "metrics", path).items()
     }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -27,6 +28,10 @@ THEMES = {
 REFERENCE_REACH = 2.5
 """A reference farther from the runs than this many times their range is named at the margin instead of drawn."""
 PANEL_INCHES = (4.0, 2.7)
+CLASS_COLORS = LinearSegmentedColormap.from_list("classes", ("#3d85c6", "#a46fc4", "#c9504f"))
+"""From the most frequent class to the rarest."""
+CLASS_INCHES = (5.6, 3.0)
+"""Room for the names of classes beside the panel."""
 DPI = 150
 
 Curves = Mapping[int, Sequence[tuple[float, float]]]
@@ -99,6 +104,32 @@ def training_curves(
 
     seeds = max(len(curves) for curves in drawn.values())
     return _plot(draw, f"{title}: {', '.join(drawn)} over images seen, mean of {seeds} seed(s)", PANEL_INCHES)
+
+
+def class_curves(title: str, lines: Mapping[str, Curves], ylabel: str) -> Plot:
+    """Draw one line per class, averaged over seeds, colored in the given order from frequent to rare.
+
+    Args:
+        title: of the panel.
+        lines: class -> curves, by falling number of training pictures.
+        ylabel: quantity on the vertical axis.
+    """
+
+    def draw(axes: Axes, theme: Mapping[str, str]) -> None:
+        for place, (name, curves) in enumerate(lines.items()):
+            color = CLASS_COLORS(place / max(len(lines) - 1, 1))
+            points = _mean_curve(curves)
+            marker = "o" if len(points) == 1 else None
+            axes.plot(*zip(*points, strict=True), color=color, linewidth=1.3, marker=marker, label=name)
+        axes.set_xlabel("images seen")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel(ylabel)
+        axes.set_title(title)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0, fontsize=6.5)
+
+    return _plot(draw, f"{title} of {', '.join(lines)} over images seen", CLASS_INCHES)
 
 
 def values_by_run(

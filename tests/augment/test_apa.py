@@ -58,7 +58,7 @@ def test_no_gradient_reaches_the_generated_pictures():
 
 
 def test_p_follows_the_signs_of_the_deceived_real_logits():
-    """Three of four logits are positive, r = 0.5: four steps of 50 pictures move p by 0.2, up if the target is lower."""
+    """Three of four logits are positive, r = 0.5: four steps of 50 pictures move p by 0.2, up above the target."""
     for target, expected in ((0.4, 0.5), (0.6, 0.1)):
         aug = APA({}, p=0.3, target=target, speed_kimg=1.0)
         for step in range(4):
@@ -121,6 +121,15 @@ def test_r1_sees_what_passes_as_real(p, share):
         assert 0 < share < 1
     value = R1(gamma=2.0, every=16)(step)
     assert value.item() == pytest.approx(4 * (1 - share) + 36 * share)
+
+
+def test_a_step_without_generated_pictures_makes_them():
+    """As in an optimizer step of R1's own."""
+    step = make_step(APA({}, p=1.0))
+    step.G = lambda z, c, draws: 5 * z
+    step.gen_z, step.gen_img = torch.ones(64, 1, 2, 2, requires_grad=True), None
+    img, _ = step.D[0].real(step, draws(64))
+    assert torch.equal(img, torch.full((64, 1, 2, 2), 5.0)) and not img.requires_grad
 
 
 def test_a_player_that_is_not_deceived_is_shown_the_real_pictures():

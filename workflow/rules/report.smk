@@ -39,12 +39,13 @@ rule report:
             RUNS,
         ),
         anchors=[path for anchor in ANCHORS for path in anchor_metrics(anchor)],
-        template=TEMPLATE,
+        template=local(TEMPLATE),
     output:
         page=f"{RESULTS}/report/index.html",
         summary=f"{RESULTS}/report/summary.json",
     log:
         f"{LOGS}/report.log",
+    localrule: True
     conda:
         "../envs/pygan.yaml"
     params:
