@@ -199,7 +199,7 @@ def interpolate(
 def export_(
     model: _Snapshot,
     out: _Out,
-    format: Annotated[Literal["safetensors", "onnx", "torchscript"], typer.Option(help="Of the file.")],
+    format: Annotated[Literal["safetensors", "sparse", "onnx", "torchscript"], typer.Option(help="Of the file.")],
 ) -> None:
     """Write the averaged generator alone for other programs, and compare what was written with the model."""
     from pygan import load

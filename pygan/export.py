@@ -21,9 +21,10 @@ from pygan.checkpoint import atomic_path, write_tensors
 from pygan.draws import Draws
 from pygan.errors import MissingInput, NumericalError
 from pygan.ops import plain_operators
-from pygan.sampling import Model, untrained_generator
+from pygan.sampling import Model, export_sparse, untrained_generator
 
-Format = Literal["safetensors", "onnx", "torchscript"]
+Format = Literal["safetensors", "sparse", "onnx", "torchscript"]
+"""`sparse`: compressed safetensors without pruned weights and dead channels; `pygan.load` reads both."""
 
 TOLERANCE = 1e-4
 """Largest difference of a pixel in [-1, 1] between the model and what was read back."""
@@ -100,8 +101,17 @@ class _Pictures(nn.Module):
 
 def _write_safetensors(model: Model, path: Path, inputs: tuple[Tensor, ...]) -> tuple[str, Generate]:
     write_tensors(path, {f"G_ema.{name}": value for name, value in model.G.state_dict().items()}, model.metadata)
+    return _reading(path)
+
+
+def _reading(path: Path) -> tuple[str, Generate]:
     G = Model(path).G
     return "pygan.load", lambda *inputs: G(*inputs).clamp(-1, 1)
+
+
+def _write_sparse(model: Model, path: Path, inputs: tuple[Tensor, ...]) -> tuple[str, Generate]:
+    export_sparse(model.path, path)
+    return _reading(path)
 
 
 def _write_torchscript(model: Model, path: Path, inputs: tuple[Tensor, ...]) -> tuple[str, Generate]:
@@ -141,4 +151,9 @@ def _onnx_runner(path: Path) -> tuple[str, Callable]:
     return "onnx.reference", lambda feeds: evaluator.run(None, feeds)[0]
 
 
-_WRITERS = {"safetensors": _write_safetensors, "onnx": _write_onnx, "torchscript": _write_torchscript}
+_WRITERS = {
+    "safetensors": _write_safetensors,
+    "sparse": _write_sparse,
+    "onnx": _write_onnx,
+    "torchscript": _write_torchscript,
+}

@@ -100,12 +100,15 @@ def train_folder(settings: Settings, say: Say) -> dict[str, Any]:
         say: told the plan, the progress and the result, a line or more at a time.
 
     Raises:
-        ConfigError: the folder holds a run with other settings; the message names the first that differs.
+        ConfigError: the folder holds a run with other settings (the message names the first that differs), or lies
+            among the pictures.
         DataError: pictures can't be used; `rejected.tsv` lists them.
         MissingInput: the pictures are not there, or a packaged network is not installed.
         ValueError: an unknown recipe or an impossible resolution.
         TryAgain: interrupted, or another process holds the folder; the same command continues.
     """
+    if settings.out.resolve().is_relative_to(settings.pictures.resolve()):
+        raise ConfigError(f"--out: {settings.out} lies inside of {settings.pictures}, name a folder outside of it")
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     network = network_spec(JUDGE).build(Context(resolution=0)).to(_device())  # a missing file is found now
@@ -173,30 +176,30 @@ def _first_plan(settings: Settings) -> dict[str, Any]:
     device = _device().type
     recipe(1, settings.resolution or 16, name=settings.recipe)  # a wrong name is found before pictures are decoded
     digest = _digest(settings)
-    sizes, others = folder.survey(str(settings.pictures))
-    resolution, why = _resolution(settings, sizes, device)
-    manifest = _prepare(settings, resolution, others)
+    found = folder.survey(str(settings.pictures))
+    resolution, why = _resolution(settings, found.sizes, device)
+    manifest = _prepare(settings, resolution, found)
     counts = {split: entry["n"] for split, entry in manifest["splits"].items()}
     if min(counts.values()) < 2:
         raise DataError(f"{settings.pictures}: got {counts} pictures, expected at least 2 in each: add pictures")
-    classes = manifest["class_names"]
-    chosen = recipe(
-        counts["train"],
-        resolution,
-        num_classes=len(classes) if len(classes) > 1 else 0,
-        name=settings.recipe,
-        device=device,
-    )
+    of_classes = dict(zip(manifest["class_names"], manifest["splits"]["train"]["counts"], strict=True))
+    empty = [name for name, count in of_classes.items() if not count]
+    num_classes = 0 if empty else len(of_classes)
+    chosen = recipe(counts["train"], resolution, num_classes=num_classes, name=settings.recipe, device=device)
     config = _config(settings, chosen.run)
     training = config["training"]
-    reasons = chosen.reasons | ({"training.total_nimg": "as asked for"} if settings.kimg is not None else {})
+    reasons = dict(chosen.reasons)
+    if empty:
+        reasons["base.conditional"] = f"the class {empty[0]} has no picture left to train with"
+    if settings.kimg is not None:
+        reasons["training.total_nimg"] = "as asked for"
     because = "".join(f"  {key}: {reason}\n" for key, reason in reasons.items())
     rejected = f", {len(manifest['rejected'])} rejected (see {settings.out / 'rejected.tsv'})"
     text = (
         f"{settings.pictures} to {settings.out}\n"
         f"pictures: {sum(counts.values())} kept, {counts['train']} of them to train with and {counts['validation']} + "
         f"{counts['test']} to choose and to measure by{rejected if manifest['rejected'] else ''}, "
-        f"{manifest['duplicates']} duplicates, {len(others)} other files left alone\n"
+        f"{manifest['duplicates']} duplicates, {len(found.others)} other files left alone\n"
         f"resolution: {resolution} pixels ({why})\n"
         f"recipe: {chosen.name}\n{because}"
         f"training: {training['total_nimg']} images in steps of {training['batch']}"
@@ -226,12 +229,12 @@ def _resolution(settings: Settings, sizes: list[tuple[int, int]], device: str) -
     return max(1 << (common.bit_length() - 1), 16), why
 
 
-def _prepare(settings: Settings, resolution: int, others: list[str]) -> dict[str, Any]:
+def _prepare(settings: Settings, resolution: int, found: folder.Survey) -> dict[str, Any]:
     """Write the data set and `rejected.tsv`; return the manifest."""
     listed = settings.out / "rejected.tsv"
 
     def rejecting(rejected: list[tuple[str, str]]) -> None:
-        rows = [*rejected, *((name, "left alone: its suffix is no picture's") for name in others)]
+        rows = [*rejected, *((name, "left alone: its suffix is no picture's") for name in found.others)]
         with replacing(listed) as scratch:
             scratch.write_text("file\treason\n" + "".join(f"{_field(name)}\t{_field(why)}\n" for name, why in rows))
         if rejected and not settings.skip_bad:
@@ -241,8 +244,8 @@ def _prepare(settings: Settings, resolution: int, others: list[str]) -> dict[str
                 f"{listed}: repair them, or leave them out with --skip-bad"
             )
 
-    n = len(folder.Spec(path=str(settings.pictures)).build(Context(resolution=resolution)).splits["train"])
-    held_out = min(0.25, max(0.1, 10 / max(n, 1)))  # small sets hold out more, so that there is something to measure by
+    # Small sets hold out more, so that there is something to measure by.
+    held_out = min(0.25, max(0.1, 10 / max(found.n, 1)))
     source = folder.Spec(
         path=str(settings.pictures),
         fit=settings.fit,

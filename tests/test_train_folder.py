@@ -251,6 +251,7 @@ def test_what_stops_it_before_anything_is_computed(pictures, tmp_path, monkeypat
     except MissingInput as error:
         pytest.skip(str(error))
     assert CliRunner().invoke(app, ["train", str(tmp_path / "none"), "--out", str(tmp_path / "run")]).exit_code == 66
+    assert run("--out", str(pictures / "runs"))[0] == 78
     assert run("--recipe", "secret")[0] == 2
     assert run("--fit", "squeeze")[0] == 2
     assert run("--resolution", "48")[0] == 2

@@ -84,15 +84,23 @@ class Spec:
         return deal(picture.sha256(), validation, test)
 
 
-def survey(path: str, at_most: int = 1000) -> tuple[list[tuple[int, int]], list[str]]:
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What a folder or zip holds, by names and headers alone."""
+
+    n: int
+    """Pictures, by their suffix."""
+    sizes: list[tuple[int, int]]
+    """Width and height of some of them."""
+    others: list[str]
+    """Relative paths of the files that are no pictures by their suffix, hidden ones left out."""
+
+
+def survey(path: str, at_most: int = 1000) -> Survey:
     """Look at a folder or zip before it is prepared.
 
     Args:
-        at_most: pictures whose header is read, spread evenly over all of them.
-
-    Returns:
-        Width and height of those pictures, unreadable ones left out, and the relative paths of the files that are no
-        pictures by their suffix.
+        at_most: pictures whose header is read, spread evenly over all of them; unreadable ones are left out.
 
     Raises:
         MissingInput: there is no such folder or zip.
@@ -108,7 +116,7 @@ def survey(path: str, at_most: int = 1000) -> tuple[list[tuple[int, int]], list[
             with Image.open(source) as image:
                 sizes.append(image.size)
     others = sorted(name for name in root.files() if not _is_hidden(name) and name not in known)
-    return sizes, others
+    return Survey(n=len(names), sizes=sizes, others=others)
 
 
 def _is_hidden(name: str) -> bool:
