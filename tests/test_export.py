@@ -106,7 +106,7 @@ def test_safetensors_hold_the_average_alone_and_zeros_stay(tmp_path):
     assert export(again, tmp_path / "small.safetensors", "sparse").difference == 0
     whole = export(pygan.load(tmp_path / "small.safetensors"), tmp_path / "whole.safetensors", "safetensors")
     assert whole.difference == 0
-    assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "g.safetensors").read_bytes()
+    assert torch.equal(pygan.load(tmp_path / "whole.safetensors").sample(3, seed=2), source.sample(3, seed=2))
     zeros = [int((p == 0).sum()) for p in again.G.parameters()]
     assert zeros == [int((p == 0).sum()) for p in source.G.parameters()] and sum(zeros) > 100
 
