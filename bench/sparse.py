@@ -4,7 +4,8 @@
 
 Generators are pruned round by round as `pygan.pruning.lottery` does it, layer by layer and untrained: neither the
 number of living weights nor the speed depends on their values. The ticket whose weights are zero and the smaller
-network that is left of it are timed in turn with the dense generator, 32 pictures a call on one thread. Writes sparse.json and sparse.md.
+network that is left of it are timed in turn with the dense generator, 32 pictures a call on one thread. Writes
+sparse.json and sparse.md.
 """
 
 import argparse

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from pygan import cli_weights
 from pygan.errors import PyganError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -37,6 +38,9 @@ def _spoken(verb: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+cli_weights.add_to(app, _spoken)
+
+
 @app.callback()
 def _pygan() -> None:
     """Train image generators on little data."""
@@ -51,7 +55,9 @@ def check(config: Annotated[Path, typer.Argument(help="Study file, for example c
     study = load(config)
     check_files(study)
     trainings = len(study.runs) * len(study.seeds)
-    typer.echo(f"{config}: ok ({len(study.runs)} runs x {len(study.seeds)} seeds = {trainings} trainings)")
+    parts = [f"{len(study.runs)} runs x {len(study.seeds)} seeds = {trainings} trainings"] if study.runs else []
+    parts += ["the theory of Reg-DGM"] if study.theory else []
+    typer.echo(f"{config}: ok ({' and '.join(parts)})")
 
 
 @app.command()

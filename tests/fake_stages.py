@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("prepare_data", "reference", "probe", "prune_round", "train", "select", "evaluate", "report")
+STAGES = ("prepare_data", "reference", "probe", "prune_round", "train", "select", "evaluate", "theory", "report")
 
 FAKE = """
 import hashlib, json
@@ -19,6 +19,7 @@ FILES = {
     "prune_round": ["mask.safetensors", "prune.json"],
     "select": ["selected.json"],
     "evaluate": ["metrics.json"],
+    "theory": ["theory.json"],
     "report": ["index.html", "summary.json"],
 }
 
@@ -29,9 +30,12 @@ def main(spec, *, inputs, out):
         content += name + "".join(hashlib.sha256(p.read_bytes()).hexdigest() for p in paths if p.is_file())
     names = FILES.get(spec["stage"], [])
     if spec["stage"] == "probe":
-        (out / "probe.json").write_text(json.dumps({"chosen": ["efficientnet_lite0"]}))
+        entry = {"kind": "efficientnet_lite0", "resolution": 48}
+        frozen = [{"name": "efficientnet_lite0", "entry": entry, "separable": True}]
+        (out / "probe.json").write_text(json.dumps({"chosen": ["efficientnet_lite0"], "frozen": frozen}))
     if spec["stage"] == "train":
         start = (spec["config"]["continues"] or {"nimg": -1})["nimg"]
+        start = 0 if start == "best" else start
         nimgs = [nimg for nimg in spec["config"]["training"]["snapshots"] if nimg > start]
         (out / "snapshots").mkdir()
         names = ["run.json", "stats.jsonl"]

@@ -1,6 +1,7 @@
 """What every kind must do, whichever it is: build from defaults, repeat itself, move its own side only."""
 
 import importlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,11 +15,15 @@ from pygan.errors import ConfigError
 from pygan.losses import OBJECTIVES
 from pygan.spec import load_spec
 
-CTX = Context(resolution=16)
-CLASSES = Context(resolution=16, num_classes=3, class_counts=(9, 4, 1))
+REAL = Draws(0, "real", torch.arange(6)).integers(256, 3, 16, 16).to(torch.uint8)
+CTX = Context(resolution=16, pictures=lambda batch: iter(REAL.split(batch)))
+CLASSES = replace(CTX, num_classes=3, class_counts=(9, 4, 1))
 SMALL = {"z_dim": 8, "g_channels": 4, "d_channels": 4}
 FULL_STRENGTH = {"ada": {"p": 1.0}, "apa": {"p": 1.0, "family": "bgc"}}
 """What an augmentation that starts by doing nothing needs to do something."""
+LOOK = {"network": {"kind": "mtcnn_onet", "random_init": True}, "normalization": "network"}
+SETTINGS = {"reg_dgm": LOOK, "mean_matching": LOOK}
+"""What a regularizer that looks through a network needs to do it at 16 pixels and without a file."""
 
 
 def plain_game() -> tuple[nn.Module, nn.ModuleList]:
@@ -47,7 +52,7 @@ def make_step(phase: str, G: nn.Module | None = None) -> Step:
 @pytest.mark.parametrize("kind", regularizers.KINDS)
 def test_a_regularizer_is_a_finite_scalar_that_moves_its_own_side(kind):
     torch.manual_seed(1)
-    spec = load_spec("pygan.regularizers", {"kind": kind})
+    spec = load_spec("pygan.regularizers", {"kind": kind} | SETTINGS.get(kind, {}))
     conditional = getattr(spec, "needs_classes", False)
     term = spec.build(CLASSES if conditional else CTX)
     for phase in term.phases:

@@ -353,6 +353,7 @@ def test_a_run_trains_for_two_steps(run: dict[str, Any], tmp_path: Path) -> None
         class_names=("a", "b"),
         frozen=frozen,
         masks=masks,
+        device=torch.device("cpu"),
     )
     before = {name: value.clone() for name, value in [*job.G.named_parameters(), *job.D.named_parameters()]}
     (tmp_path / "out").mkdir()

@@ -20,6 +20,10 @@ class Spec:
     def build(self, ctx: Context, network: nn.Module, augment: Augment | None) -> "Plain":
         return Plain(network, augment)
 
+    def players(self, ctx: Context, network: nn.Module, new_augment: Callable[[], Augment | None]) -> "list[Plain]":
+        """Return what this entry adds to the game; `new_augment` makes an augmentation for each player."""
+        return [self.build(ctx, network, new_augment())]
+
 
 class Player(nn.Module):
     """What plays against G: a discriminator behind an augmentation, which may adapt itself to it.

@@ -10,4 +10,6 @@ KINDS = (
     "group_spectral",
     "class_affine_l2",
     "class_affine_spectral",
+    "reg_dgm",
+    "mean_matching",
 )

@@ -229,6 +229,64 @@ def lines_against_seconds(
     return _plot(draw, f"{title}: one line per seed of {', '.join(drawn)}", (5.2, 3.0))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One entry of a panel."""
+
+    label: str
+    """In the legend; empty: not in it."""
+    points: Sequence[tuple[float, float]]
+    color: str
+    style: str = "-"
+    """matplotlib's: "-" a line, "--" a dashed one, "o" dots."""
+
+
+def quantities(
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    lines: Sequence[Line],
+    *,
+    log_x: bool = True,
+    log_y: bool = False,
+    band: tuple[float, float] | None = None,
+    levels: Mapping[str, float] | None = None,
+) -> Plot:
+    """Draw lines and dots of one quantity against another.
+
+    Args:
+        title: of the panel.
+        xlabel: quantity on the horizontal axis.
+        ylabel: quantity on the vertical axis.
+        lines: in the order of the legend.
+        log_x: whether the horizontal axis is logarithmic.
+        log_y: whether the vertical axis is logarithmic.
+        band: horizontal range to shade; None: none.
+        levels: name -> value to mark with a dotted horizontal line; None: none.
+    """
+
+    def draw(axes: Axes, theme: Mapping[str, str]) -> None:
+        axes.set_xscale("log" if log_x else "linear")
+        axes.set_yscale("log" if log_y else "linear")
+        if band is not None:
+            axes.axvspan(*band, color=theme["faint"], alpha=0.5, linewidth=0)
+        for name, value in (levels or {}).items():
+            axes.axhline(value, color=theme["ink"], linewidth=0.9, linestyle=":", alpha=0.8)
+            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 6.5}
+            axes.annotate(name, (1, value), xytext=(-2, 2), ha="right", va="bottom", alpha=0.85, **place)
+        for line in lines:
+            size = {"markersize": 3.2, "linewidth": 1.4}
+            axes.plot(*zip(*line.points, strict=True), line.style, color=line.color, label=line.label or None, **size)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.set_title(title)
+        if any(line.label for line in lines):
+            axes.legend(loc="best")
+
+    names = ", ".join(line.label for line in lines if line.label)
+    return _plot(draw, f"{title}: {ylabel} against {xlabel}" + (f" for {names}" if names else ""), PANEL_INCHES)
+
+
 def claim_effects(verdicts: Sequence[Verdict], colors: Mapping[str, str]) -> Plot | None:
     """Draw the effect of each claim with its interval, in multiples of its minimum effect; None without effects."""
     drawn = [verdict for verdict in verdicts if verdict.effect.mean is not None]

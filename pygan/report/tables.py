@@ -20,7 +20,7 @@ from pygan.report.text import (
 )
 
 SPLITS = ("train", "validation", "test")
-STAGES = ("prepare_data", "reference", "train", "probe", "prune_round", "select", "evaluate")
+STAGES = ("prepare_data", "reference", "train", "probe", "prune_round", "select", "evaluate", "theory")
 
 
 @dataclass(frozen=True, kw_only=True)

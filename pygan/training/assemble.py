@@ -36,7 +36,8 @@ def assemble(
     init: dict[str, Tensor] | None = None,
     init_nimg: int = 0,
     masks: Masks | None = None,
-    device: torch.device,
+    reset: Sequence[str] = (),
+    device: torch.device | None = None,
 ) -> tuple[Run, np.ndarray]:
     """Return the run that a configuration describes, and the indices of its training pictures in `store`.
 
@@ -50,13 +51,14 @@ def assemble(
         init: state to start from; None: the initialization.
         init_nimg: pictures that `init` has seen.
         masks: living weights by their names in a snapshot; None: dense.
-        device: where the networks compute; pictures stay where the stores are.
+        reset: what of `init` is not taken over: "optimizers", "augment", "discriminators".
+        device: where the networks compute, pictures staying where the stores are; None: the CPU.
 
     Raises:
         ConfigError: a method cannot be built as configured.
         DataError: the subset asks for more than the store has, or a class of a conditional run has no picture.
     """
-    seed = config["seed"]
+    seed, device = config["seed"], device or torch.device("cpu")
     base = load_spec("pygan.networks", config["base"], "base")
     indices = select(store.labels, None if config["subset"] is None else parse_subset(config["subset"]), seed)
     labels = torch.as_tensor(store.labels[indices], device=device)
@@ -93,10 +95,11 @@ def assemble(
     network = base.discriminator(ctx)
     augment = None if config["augment"] is None else load_spec("pygan.augment", config["augment"], "augment")
     D = nn.ModuleList(
-        load_spec("pygan.discriminators", values, f"discriminators.{i}").build(
-            ctx, network, None if augment is None else augment.build(ctx)
-        )
+        player
         for i, values in enumerate(config["discriminators"])
+        for player in load_spec("pygan.discriminators", values, f"discriminators.{i}").players(
+            ctx, network, lambda: None if augment is None else augment.build(ctx)
+        )
     )
     regularizers = [
         load_spec("pygan.regularizers", values, f"regularizers.{i}").build(ctx)
@@ -115,11 +118,22 @@ def assemble(
         held_out=batches(held_out, select(held_out.labels, None, seed), "natural"),
         gen_labels=gen_labels,
         masks={name: mask.to(device) for name, mask in (masks or {}).items()},
-        init=init,
+        init=init if init is None else _without(init, reset, D),
         init_nimg=init_nimg,
         metadata=lambda nimg: describe(config["base"], ctx, nimg),
     )
     return run, indices
+
+
+def _without(init: dict[str, Tensor], reset: Sequence[str], D: nn.ModuleList) -> dict[str, Tensor]:
+    """Return a state without the parts that begin anew; those of augmentations are what `D` has."""
+    dropped = {"optimizers": ("opt_G.", "opt_D."), "discriminators": ("D.", "opt_D.")}
+    prefixes = tuple(prefix for name in reset for prefix in dropped.get(name, ()))
+    kept = {name: tensor for name, tensor in init.items() if not (prefixes and name.startswith(prefixes))}
+    if "augment" in reset:
+        fresh = {f"D.{name}": tensor for name, tensor in D.state_dict().items()}
+        kept |= {name: fresh[name] for name in kept.keys() & fresh.keys() if name.split(".")[2] == "augment"}
+    return kept
 
 
 def count_classes(labels: Tensor, class_names: Sequence[str]) -> tuple[int, ...]:
