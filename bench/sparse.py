@@ -124,8 +124,8 @@ def as_table(result: dict[str, Any]) -> str:
         f"`{result['command']}`, {result['machine']['processor']}, load {result['machine']['load_average']:.1f},",
         f"one thread, float32, {result['repeats']} paired calls.",
         "Size: the file of the averaged generator, dense and as `pygan.sampling.export_sparse` writes it. Speed-up:",
-        "processor time against the dense generator's, median of the pairs with a 95 % interval. Zeros alone (masked) are",
-        "no faster; without the dead channels (slim) the generator is. Residual blocks keep the channels of their path.",
+        "processor time against the dense generator's, median of the pairs with a 95 % interval; masked: with zeros,",
+        "slim: without the dead channels. Residual blocks keep the channels of their path.",
         "",
         "| base | ticket | rounds | conv weights gone | of all of G | KB dense | KB sparse | times smaller |"
         " masked, speed-up | slim, speed-up | slim, img/s |",
