@@ -17,6 +17,8 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     """
     import json
 
+    import numpy as np
+
     from pipeline.record import record
     from pygan.checkpoint import read_tensors, write_json
     from pygan.context import Context
@@ -41,11 +43,12 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         init_nimg = metadata["nimg"]
     if "mask" in inputs:
         masks = as_masks(read_tensors(inputs["mask"][0])[0], str(inputs["mask"][0]))
+    store, class_names = Store(inputs["train"][0]), json.loads(inputs["manifest"][0].read_text())["class_names"]
     run, indices = assemble(
         config,
-        store=Store(inputs["train"][0]),
+        store=store,
         held_out=Store(inputs["validation"][0]),
-        class_names=json.loads(inputs["manifest"][0].read_text())["class_names"],
+        class_names=class_names,
         frozen=frozen,
         init=init,
         init_nimg=init_nimg,
@@ -63,6 +66,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             "seed": config["seed"],
             "dataset": config["dataset"],
             "n_images": len(indices),
+            "class_counts": np.bincount(store.labels[indices], minlength=len(class_names)).tolist(),
             "methods": _methods(config),
             "nimg": result["nimg"],
             "nimg_start": init_nimg,
@@ -75,9 +79,10 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
 
 
 def _methods(config: dict[str, Any]) -> list[str]:
-    """Return the kinds of the methods that a run adds to its base network."""
+    """Return the kinds of the methods that a run adds to its base network; a term of weight 0 adds nothing."""
     slots = [config["augment"], *config["discriminators"], *config["regularizers"], config["ticket"]]
-    return [slot["kind"] for slot in slots if slot is not None and slot["kind"] != "plain"]
+    slots = [slot for slot in slots if slot is not None and slot.get("weight") != 0]
+    return [slot["kind"] for slot in slots if slot["kind"] != "plain"]
 
 
 if __name__ == "__main__":

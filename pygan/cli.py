@@ -51,7 +51,9 @@ def check(config: Annotated[Path, typer.Argument(help="Study file, for example c
     study = load(config)
     check_files(study)
     trainings = len(study.runs) * len(study.seeds)
-    typer.echo(f"{config}: ok ({len(study.runs)} runs x {len(study.seeds)} seeds = {trainings} trainings)")
+    parts = [f"{len(study.runs)} runs x {len(study.seeds)} seeds = {trainings} trainings"] if study.runs else []
+    parts += ["the theory of Reg-DGM"] if study.theory else []
+    typer.echo(f"{config}: ok ({' and '.join(parts)})")
 
 
 @app.command()

@@ -16,6 +16,8 @@ from pygan.cli import app
 from pygan.data.pictures import ArrayPicture
 from pygan.data.store import write_store
 from pygan.errors import ConfigError, DataError, MissingInput
+from pygan.metrics.base import measured_name
+from pygan.metrics.intra import MEASURES
 from pygan.sampling import load_generator, sample
 
 CLASSES = ["dark", "light"]
@@ -26,6 +28,8 @@ RUN = {
     "seed": 0,
     "dataset": "two",
     "subset": {"kind": "n_shot", "n": 6, "per_class": True},
+    "sampling": "natural",
+    "gen_labels": "natural",
     "base": {"kind": "sngan", "z_dim": 8, "g_channels": 4, "d_channels": 4, "conditional": True},
     "loss": "hinge",
     "augment": {"kind": "diffaug"},
@@ -207,14 +211,32 @@ def test_selection_and_metrics(trained, data, tmp_path):
     assert selected["split"] == "validation"
     assert selected["scores"][str(selected["nimg"])] == min(selected["scores"].values())
 
-    common |= {"dataset": "two", "subset": RUN["subset"], "n_gen": 16, "metrics": [{"kind": "fid"}, {"kind": "kid"}]}
+    metrics = [{"kind": "fid"}, {"kind": "kid"}, {"kind": "intra", "at_least": 4, "components": 2}]
+    common |= {"dataset": "two", "subset": RUN["subset"], "n_gen": 16, "metrics": metrics, "gen_labels": "uniform"}
     inputs |= {"selected": [chosen / "selected.json"], "run_json": [trained / "run.json"], "train": data["train"]}
     for subject, count in (("run", 16), ("pca_gaussian", 16), ("real", 24)):
         out = stage(evaluate, tmp_path / subject, inputs, **common | {"subject": subject})
         record = json.loads((out / "metrics.json").read_text())
-        assert set(record["metrics"]) == {"fd_mobilenet_v2", "kid_mobilenet_v2"}
+        by_class = {name: found["classes"] for name, found in record["metrics"].items() if "classes" in found}
+        assert set(record["metrics"]) - set(by_class) == {"fd_mobilenet_v2", "kid_mobilenet_v2"}
+        if subject == "pca_gaussian":  # has no classes
+            assert by_class == {}
+        else:
+            groups = ("intra", "head", "middle")  # two classes have no tail
+            names = [measured_name(f"{name}_{group}", "mobilenet_v2") for name in MEASURES for group in groups]
+            assert set(by_class) == set(names)
+            numbers = {"run": (6, 12, 8), "real": (12, 12, 12)}[subject]
+            found = {name: (e["train"], e["real"], e["gen"]) for name, e in by_class["diversity_intra"].items()}
+            assert found == dict.fromkeys(CLASSES, numbers)
         assert (record["protocol"]["n_gen"], record["protocol"]["reference_split"]) == (count, "test")
         assert record["nimg"] == (selected["nimg"] if subject == "run" else None)
+
+
+def test_a_class_without_a_picture_is_refused_before_training(data, tmp_path):
+    with pytest.raises(DataError, match="class 'light' has no training picture"):
+        subset = {"kind": "long_tailed", "imbalance_factor": 100, "n_max": 10}
+        stage(train, tmp_path, data, **RUN | {"subset": subset})
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_wrong_value_is_refused_by_its_key(data, tmp_path):

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny import ADA, SPEC, tiny_run
 
 from pygan.checkpoint import read_tensors, subset
-from pygan.errors import DataError, NumericalError
+from pygan.errors import ConfigError, NumericalError
 from pygan.sampling import load_generator, sample
 from pygan.training.ema import Average, standing_statistics
 from pygan.training.gan import train
@@ -102,7 +102,7 @@ def test_a_continued_run_may_add_a_discriminator(tmp_path):
 def test_a_snapshot_of_another_architecture_is_refused(tmp_path):
     out = run_in(tmp_path / "first")
     other = tiny_run(base={"kind": "dcgan", "z_dim": 8, "g_channels": 8, "d_channels": 4}, init=snapshot(out, 40))
-    with pytest.raises(DataError, match=r"does not fit G; first differences: "):
+    with pytest.raises(ConfigError, match=r"does not fit G; first differences: "):
         run_in(tmp_path / "second", other)
 
 

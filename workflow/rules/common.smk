@@ -193,6 +193,16 @@ def anchor_metrics(anchor):
     return [f"{RESULTS}/anchors/{anchor}/seed{seed}/metrics.json" for seed in SEEDS]
 
 
+def theory_input():
+    """Pictures where likelihoods of real ones are asked for."""
+    images = (config["theory"] or {}).get("images")
+    return {
+        "manifest": data(images["dataset"], "manifest.json") if images else [],
+        "train": stores(images["dataset"], "train") if images else [],
+        "test": stores(images["dataset"], "test") if images else [],
+    }
+
+
 # Slices of the configuration.
 
 
@@ -283,6 +293,10 @@ def evaluate_stage(subject, run, seed):
 def real_stage(dataset):
     names = {"subject": "real", "run": None, "seed": None, "dataset": dataset}
     return stage_json("evaluate", {**names, **config["evaluate"]})
+
+
+def theory_stage():
+    return stage_json("theory", config["theory"])
 
 
 def report_stage():
