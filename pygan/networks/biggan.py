@@ -69,6 +69,7 @@ from pygan.networks.layers import (
     Projection,
     UpBlock,
     class_affines,
+    first_map,
     linear,
 )
 from pygan.ops import spectral_norm
@@ -213,7 +214,7 @@ class SelfAttention(nn.Module):
         keys = max_pool2d(self.phi(x), 2).flatten(2)  # [N, C / 8, H W / 4]
         values = max_pool2d(self.g(x), 2).flatten(2)  # [N, C / 2, H W / 4]
         weights = (queries.transpose(1, 2) @ keys).softmax(2)  # [N, H W, H W / 4]
-        attended = (values @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])
+        attended = (weights @ values.transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.gamma * self.o(attended)
 
 
@@ -280,7 +281,7 @@ class Generator(nn.Module):
             first, codes = chunks[:, 0], chunks[:, 1:]
         else:
             first, codes = z, z[:, None, : self.z_dim if self.self_modulated else 0].expand(-1, blocks, -1)
-        return self.linear(first).unflatten(1, (-1, 4, 4)), codes
+        return first_map(self.linear(first), self.to_img.channels_last), codes
 
     def body(self, stem: tuple[Tensor, Tensor], c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         h, codes = stem

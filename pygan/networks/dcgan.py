@@ -21,6 +21,7 @@ from pygan.networks.layers import (
     UpsampledConv,
     class_affines,
     doublings,
+    first_map,
 )
 from pygan.spec import spec
 
@@ -61,7 +62,7 @@ class Generator(nn.Module):
 
     def stem(self, z: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         """Return the first feature map `[N, 4 * g_channels, 4, 4]`."""
-        return self.linear(z).unflatten(1, (-1, 4, 4))
+        return first_map(self.linear(z), self.to_img.channels_last)
 
     def body(self, h: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         h = relu_(self.norms[0](h, c))

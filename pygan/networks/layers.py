@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv_transpose2d, interpolate, pad, relu
 
 from pygan.ops import bias_act, spectral_norm
+from pygan.ops.layout import is_channels_last, memory_format
 
 Init = Callable[[Tensor], object]
 """Fills a weight in place."""
@@ -41,6 +42,12 @@ class ConvAct(nn.Module):
         self.act = act
         if sn:
             spectral_norm(self.conv, eps=sn_eps)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the weight lies in memory that way, which is how a network is told to compute."""
+        (weight,) = self.conv.parameters()
+        return is_channels_last(weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return bias_act(self.conv(x), self.bias, act=self.act, gain=1.0)
@@ -281,6 +288,11 @@ class Projection(nn.Module):
         """`h` `[N, features]`, `c` int64 `[N]` or None; returns logits `[N]`."""
         logit = self.linear(h).squeeze(1)
         return logit if self.embed is None else logit + (self.embed(c) * h).sum(1)
+
+
+def first_map(x: Tensor, channels_last: bool) -> Tensor:
+    """Return `[N, C * 16]` as the feature map `[N, C, 4, 4]`, in the memory format in which all others follow."""
+    return x.unflatten(1, (-1, 4, 4)).contiguous(memory_format=memory_format(channels_last))
 
 
 def upsample(x: Tensor) -> Tensor:

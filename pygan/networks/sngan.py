@@ -48,6 +48,7 @@ from pygan.networks.layers import (
     UpBlock,
     class_affines,
     doublings,
+    first_map,
     linear,
 )
 from pygan.spec import spec
@@ -150,7 +151,7 @@ class Generator(nn.Module):
 
     def stem(self, z: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         """Return the first feature map `[N, widths[0], 4, 4]`."""
-        return self.linear(z).unflatten(1, (-1, 4, 4))
+        return first_map(self.linear(z), self.to_img.channels_last)
 
     def body(self, h: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         for block in self.blocks:
