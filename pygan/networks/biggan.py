@@ -71,6 +71,7 @@ from pygan.networks.layers import (
     class_affines,
     first_map,
     linear,
+    sum_pool,
 )
 from pygan.ops import spectral_norm
 from pygan.spec import spec
@@ -262,7 +263,7 @@ class Generator(nn.Module):
         if attention is not None:
             self.attention = SelfAttention(widths[attention + 1], sn_eps=release.sn_eps, init=init)
         self.norm = nn.BatchNorm2d(widths[-1], eps=release.bn_eps)
-        self.to_img = conv(widths[-1], channels, 3, act="tanh")
+        self.to_img = conv(widths[-1], channels, 3, act="tanh", pictures=True)
 
     def _norm(self, features: int, init: Init, release: Release) -> "partial[ConditionalNorm]":
         """Return the blocks' normalization; `features`: size of the vector that it reads, 0: it reads the class."""
@@ -353,7 +354,7 @@ class Discriminator(nn.Module):
             img = block(img)
             if i == self.attention_after:
                 img = self.attention(img)
-        return relu(img).sum((2, 3))
+        return sum_pool(relu(img))
 
     def head(self, h: Tensor, c: Tensor | None = None) -> Tensor:
         return self.logit(h, c)

@@ -58,7 +58,7 @@ class Generator(nn.Module):
         nn.init.zeros_(self.linear.bias)
         self.norms = nn.ModuleList(ConditionalBatchNorm(w, num_classes) for w in widths)
         self.convs = nn.ModuleList(UpsampledConv(a, b) for a, b in pairwise(widths))
-        self.to_img = ConvAct(widths[-1], channels, 3, act="tanh")
+        self.to_img = ConvAct(widths[-1], channels, 3, act="tanh", pictures=True)
 
     def stem(self, z: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         """Return the first feature map `[N, 4 * g_channels, 4, 4]`."""

@@ -50,6 +50,7 @@ from pygan.networks.layers import (
     doublings,
     first_map,
     linear,
+    sum_pool,
 )
 from pygan.spec import spec
 
@@ -147,7 +148,7 @@ class Generator(nn.Module):
             UpBlock(a, b, partial(norm, num_classes=num_classes), conv) for a, b in pairwise(widths)
         )
         self.norm = norm(widths[-1])
-        self.to_img = conv(widths[-1], channels, 3, act="tanh")
+        self.to_img = conv(widths[-1], channels, 3, act="tanh", pictures=True)
 
     def stem(self, z: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         """Return the first feature map `[N, widths[0], 4, 4]`."""
@@ -197,7 +198,7 @@ class Discriminator(nn.Module):
 
     def features(self, img: Tensor) -> Tensor:
         """Return the sum-pooled feature `[N, widths[-1]]`."""
-        return relu(self.blocks(img)).sum((2, 3))
+        return sum_pool(relu(self.blocks(img)))
 
     def head(self, h: Tensor, c: Tensor | None = None) -> Tensor:
         return self.logit(h, c)
