@@ -18,6 +18,7 @@ import fcntl
 import hashlib
 import importlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -60,6 +61,7 @@ def run_stage(main: Stage, argv: list[str] | None = None) -> None:
     73; any other exception is a bug and shows its traceback (exit code 1).
     """
     arguments = _parse(argv)
+    _log_to_stderr()
     try:
         _run(main, arguments)
     except PyganError as error:
@@ -69,6 +71,12 @@ def run_stage(main: Stage, argv: list[str] | None = None) -> None:
             raise
         where = error.filename or arguments.out
         _fail(f"{where}: {os.strerror(error.errno)} ({_free_space(arguments.work)} free)", CannotWrite.exit_code)
+
+
+def _log_to_stderr() -> None:
+    """Show what the library tells, for example where a training continues; of other packages, warnings alone."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("pygan").setLevel(logging.INFO)
 
 
 def _fail(sentence: str, code: int) -> None:
@@ -94,7 +102,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="input files of one name; repeatable; `NAME=` alone means none",
     )
     parser.add_argument("--out", required=True, type=Path, help="folder that receives the finished files")
-    parser.add_argument("--work", type=Path, default=Path("work"), help="folder of resumable state (default: work)")
+    work = Path(os.environ.get("PYGAN_WORK", "work"))
+    parser.add_argument(
+        "--work", type=Path, default=work, help="folder of resumable state (default: $PYGAN_WORK or work)"
+    )
     parser.add_argument("--gpus", type=int, help="0 hides the GPUs from the stage (default: all visible ones)")
     arguments = parser.parse_args(argv)
     arguments.inputs = _inputs(parser, arguments.input)
@@ -122,7 +133,10 @@ def _run(main: Stage, arguments: argparse.Namespace) -> None:
     _set_threads(spec.get("threads", 1))
     _check_writable(arguments.out)
 
-    name = fingerprint(spec, arguments.inputs, backend=backend, gpus=arguments.gpus)
+    name = fingerprint(spec, arguments.inputs, backend=backend, on_cpu=arguments.gpus == 0)
+    if int(os.environ.get("RANK", "0")) > 0:
+        _help(main, spec, arguments, name)
+        return
     label = f"{spec['stage']} {name}"
     start = time.monotonic()
     with _held(arguments.work / spec["stage"] / name) as folder:
@@ -135,6 +149,13 @@ def _run(main: Stage, arguments: argparse.Namespace) -> None:
         else:
             print(f"{label}: finished before, nothing to compute", flush=True)
         _publish(folder, arguments.out)
+
+
+def _help(main: Stage, spec: dict[str, Any], arguments: argparse.Namespace, name: str) -> None:
+    """Take part in a stage as one of torchrun's further processes; the first one holds the folder and publishes."""
+    folder = arguments.work / spec["stage"] / name
+    if not (folder / "done.json").exists():
+        main(spec, inputs=arguments.inputs, out=folder / "out")
 
 
 def _spec(text: str) -> dict[str, Any]:

@@ -17,12 +17,21 @@ def record(spec: dict[str, Any]) -> dict[str, Any]:
 
     return {
         "versions": {"pygan": __version__, "python": platform.python_version()} | _versions(),
-        "device": {"type": "cpu", "name": _cpu_name(), "machine": platform.machine()},
+        "device": _device(),
         "threads": torch.get_num_threads(),
         "git": _revision(),
         "ops": {"backend": ops.backend(), "reason": ops.backend_reason()},
         "digests": {key: spec.get(key) for key in ("code", "csrc", "raw")},
     }
+
+
+def _device() -> dict[str, str]:
+    """Return the kind and the name of what computes."""
+    import torch
+
+    if torch.cuda.is_available():
+        return {"type": "cuda", "name": torch.cuda.get_device_name(), "machine": platform.machine()}
+    return {"type": "cpu", "name": _cpu_name(), "machine": platform.machine()}
 
 
 def _versions() -> dict[str, str]:

@@ -11,9 +11,12 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
 
     Args:
         spec: `config` holds `dataset` and the metric `network`.
-        inputs: the stores `train`, `validation` and `test`.
-        out: gets `features.safetensors` (one float32 `[N, D]` per split, order of the store) and `reference.json`.
+        inputs: the `manifest` and the stores `train`, `validation` and `test`.
+        out: gets `features.safetensors` (per split float32 `[N, D]`, order of the store, and its int64 `.labels`;
+            class names in the metadata) and `reference.json`.
     """
+    import json
+
     import numpy as np
     import torch
 
@@ -22,12 +25,14 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.data.store import Store
     from pygan.metrics.base import RESIZE, extract, network_spec
 
-    config, features = spec["config"], {}
+    config, features, labels = spec["config"], {}, {}
     network = network_spec(config["network"], "evaluate.network").build(Context(resolution=0))
     for split in ("train", "validation", "test"):
         store = Store(inputs[split][0])
         features[split] = extract(torch.from_numpy(store.read(np.arange(len(store)))), network)
-    write_tensors(out / "features.safetensors", features)
+        labels[f"{split}.labels"] = torch.as_tensor(store.labels)
+    names = json.loads(inputs["manifest"][0].read_text())["class_names"]
+    write_tensors(out / "features.safetensors", features | labels, {"class_names": names})
     write_json(
         out / "reference.json",
         {

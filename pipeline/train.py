@@ -7,7 +7,7 @@ from pipeline.cli import run_stage
 
 
 def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> None:
-    """Train one job.
+    """Train one job, as one of several processes where torchrun started them.
 
     Args:
         spec: `config` holds the run's fields of the study file, its name `run`, its `seed` and the `bank`.
@@ -17,17 +17,20 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     """
     import json
 
+    import numpy as np
+
     from pipeline.record import record
     from pygan.checkpoint import read_tensors, write_json
     from pygan.context import Context
     from pygan.data.store import Store
-    from pygan.pruning.masks import sparsity
+    from pygan.pruning.masks import as_masks, sparsity
     from pygan.spec import load_spec, parse
     from pygan.training.assemble import assemble
+    from pygan.training.distributed import join
     from pygan.training.gan import train
     from pygan.training.spec import TrainingSpec
 
-    config = spec["config"]
+    config, ranks = spec["config"], join()
     training = parse(TrainingSpec, config["training"], "training")
     frozen = ()
     if "probe" in inputs:
@@ -39,18 +42,22 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         init, metadata = read_tensors(inputs["init"][0])
         init_nimg = metadata["nimg"]
     if "mask" in inputs:
-        masks = {name: mask.bool() for name, mask in read_tensors(inputs["mask"][0])[0].items()}
+        masks = as_masks(read_tensors(inputs["mask"][0])[0], str(inputs["mask"][0]))
+    store, class_names = Store(inputs["train"][0]), json.loads(inputs["manifest"][0].read_text())["class_names"]
     run, indices = assemble(
         config,
-        store=Store(inputs["train"][0]),
+        store=store,
         held_out=Store(inputs["validation"][0]),
-        class_names=json.loads(inputs["manifest"][0].read_text())["class_names"],
+        class_names=class_names,
         frozen=frozen,
         init=init,
         init_nimg=init_nimg,
         masks=masks,
+        device=ranks.device,
     )
-    result = train(run, training, state_dir=out.parent / "state", out_dir=out)
+    result = train(run, training, state_dir=out.parent / "state", out_dir=out, ranks=ranks)
+    if not ranks.is_first:
+        return
     write_json(
         out / "run.json",
         record(spec)
@@ -59,10 +66,12 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             "seed": config["seed"],
             "dataset": config["dataset"],
             "n_images": len(indices),
+            "class_counts": np.bincount(store.labels[indices], minlength=len(class_names)).tolist(),
             "methods": _methods(config),
             "nimg": result["nimg"],
             "nimg_start": init_nimg,
             "seconds": result["seconds"],
+            "processes": ranks.size,
             "frozen": [network.name for network in frozen],
             "masks": {"sparsity": sparsity(masks), "tensors": len(masks)} if masks else None,
         },
@@ -70,9 +79,10 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
 
 
 def _methods(config: dict[str, Any]) -> list[str]:
-    """Return the kinds of the methods that a run adds to its base network."""
+    """Return the kinds of the methods that a run adds to its base network; a term of weight 0 adds nothing."""
     slots = [config["augment"], *config["discriminators"], *config["regularizers"], config["ticket"]]
-    return [slot["kind"] for slot in slots if slot is not None and slot["kind"] != "plain"]
+    slots = [slot for slot in slots if slot is not None and slot.get("weight") != 0]
+    return [slot["kind"] for slot in slots if slot["kind"] != "plain"]
 
 
 if __name__ == "__main__":

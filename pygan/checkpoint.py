@@ -20,7 +20,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from pygan.errors import CannotWrite, DataError
+from pygan.errors import CannotWrite, ConfigError, DataError
 
 FORMAT = 1
 """Version of the checkpoint directory; a newer one is refused."""
@@ -89,13 +89,26 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, An
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and metadata of a safetensors file; DataError when it cannot be read."""
+    """Return the tensors and metadata of a safetensors file; DataError when it cannot be read.
+
+    Nothing that a file holds is ever run: a pickle, which could be, is no safetensors file.
+    """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("pygan", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise DataError(f"{path}: not a readable safetensors file ({error})") from error
+    if not isinstance(metadata, dict):
+        raise DataError(f"{path}: got metadata of type {type(metadata).__name__}, expected a mapping")
+    return tensors, metadata
+
+
+def check_finite(tensors: dict[str, Tensor], source: str) -> None:
+    """Raise `DataError` with the names of the first tensors that hold NaN or infinity."""
+    wrong = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if wrong:
+        raise DataError(f"{source}: refused, {len(wrong)} tensors are not finite: {', '.join(wrong[:3])}")
 
 
 def subset(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -150,15 +163,16 @@ class Checkpoints:
         """Return the tensors and scalars of the newest checkpoint that verifies, or None when there is none at all.
 
         Raises:
-            DataError: checkpoints exist but none verifies, or they need a newer pygan.
+            DataError: checkpoints exist but none verifies.
+            ConfigError: the newest was written by a newer pygan.
         """
         folders = self._folders()
         for folder in reversed(folders):
             try:
                 _verify(folder)
-            except DataError:
+            except ConfigError:
                 raise
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 _log.warning("%s: skipped, %s", folder, error)
                 continue
             return read_tensors(folder / "tensors.safetensors")[0], json.loads((folder / "scalars.json").read_text())
@@ -178,10 +192,12 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 
 def _verify(folder: Path) -> None:
-    """Raise ValueError with the reason when the files are not those of the manifest."""
+    """Raise ValueError with the reason when the files are not those of the manifest; ConfigError for a newer format."""
     manifest = json.loads((folder / "manifest.json").read_text())
     if manifest["format"] > FORMAT:
-        raise DataError(f"{folder}: got checkpoint format {manifest['format']}, this pygan reads up to {FORMAT}")
+        raise ConfigError(
+            f"{folder}: got checkpoint format {manifest['format']}, which needs a newer pygan (this one reads {FORMAT})"
+        )
     found = {path.name for path in folder.iterdir()} - {"manifest.json"}
     if found != set(manifest["files"]):
         raise ValueError(f"got files {sorted(found)}, expected {sorted(manifest['files'])}")

@@ -51,7 +51,9 @@ def check(config: Annotated[Path, typer.Argument(help="Study file, for example c
     study = load(config)
     check_files(study)
     trainings = len(study.runs) * len(study.seeds)
-    typer.echo(f"{config}: ok ({len(study.runs)} runs x {len(study.seeds)} seeds = {trainings} trainings)")
+    parts = [f"{len(study.runs)} runs x {len(study.seeds)} seeds = {trainings} trainings"] if study.runs else []
+    parts += ["the theory of Reg-DGM"] if study.theory else []
+    typer.echo(f"{config}: ok ({' and '.join(parts)})")
 
 
 @app.command()
@@ -171,6 +173,38 @@ def inspect(model: _Snapshot) -> None:
         "G_zeros": sum(int((p == 0).sum()) for p in loaded.G.parameters() if p.dim() > 1),
         "base": loaded.metadata["base"],
     }
+    typer.echo(json.dumps(facts, indent=1))
+
+
+@app.command()
+@_spoken
+def masks(
+    mask: Annotated[Path, typer.Argument(help="A mask: results/masks/RUN/seed0/round1/mask.safetensors.")],
+    other: Annotated[Path | None, typer.Argument(help="Another one, to compare with.")] = None,
+) -> None:
+    """Print how sparse a ticket is, network by network, and how much two tickets have in common."""
+    from pygan.checkpoint import read_tensors
+    from pygan.context import Context
+    from pygan.errors import MissingInput
+    from pygan.pruning import masks as library
+    from pygan.pruning.small_dense import g_channels
+    from pygan.spec import load_spec
+
+    def read(path: Path) -> tuple[library.Masks, dict[str, Any]]:
+        if not path.is_file():
+            raise MissingInput(f"{path}: no such file")
+        tensors, metadata = read_tensors(path)
+        return library.as_masks(tensors, str(path)), metadata
+
+    ticket, metadata = read(mask)
+    facts: dict[str, Any] = {"path": str(mask), "sparsity": library.sparsity(ticket)}
+    if "base" in metadata:
+        base, ctx = load_spec("pygan.networks", metadata["base"], "base"), Context(**metadata["context"])
+        shares = library.shares(library.bare_networks(base, ctx), ticket)
+        small = g_channels(base, ctx, shares["G"]["living"])
+        facts |= {"shares": shares, "dense_of_same_size": small and {"g_channels": small[0], "parameters": small[1]}}
+    if other is not None:
+        facts["overlap"] = library.compare(ticket, read(other)[0])
     typer.echo(json.dumps(facts, indent=1))
 
 

@@ -1,31 +1,31 @@
-"""The study file: one typed model over the specs of all packages, its checks, and errors that name the key.
+"""The study file: one typed model over the specs of all packages, and its checks.
 
 `load` is what `pygan check` runs before any job starts. The workflow sees the plain mapping and validates it with the
 schema that `pipeline.schema` writes from this module, so it is parsed without importing torch.
 """
 
-import difflib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
-import yaml
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from pygan import assets, augment, discriminators, features, losses, metrics, networks, pruning, regularizers
+from pygan.checkpoint import read_tensors
+from pygan.config_combinations import check_combinations, check_labels
+from pygan.config_reading import read_yaml, sentence
 from pygan.context import Context
 from pygan.data import sources
 from pygan.data.subset import Subset
 from pygan.errors import ConfigError, MissingInput
 from pygan.features.probe import CRITERIA
+from pygan.pruning.masks import as_masks, bare_networks, check_fit
+from pygan.regularizers.reg_dgm_theory import TheorySpec
 from pygan.spec import OneOf, spec
 from pygan.training.spec import TrainingSpec
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """Part of a file name."""
-
 
 Source = Annotated[Any, OneOf("pygan.data.sources", sources.KINDS)]
 Network = Annotated[Any, OneOf("pygan.networks", networks.KINDS)]
@@ -70,6 +70,11 @@ class Run:
     """Key of `datasets`."""
     subset: Subset | None = None
     """Which training pictures, drawn by the seed; null: all."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """Real pictures of a batch: every picture as often as any other, or every class (a control on long tails)."""
+    gen_labels: Literal["natural", "uniform"] = "natural"
+    """Classes of generated pictures in training: as often as among the training pictures, or all alike (as in the
+    gSR release); without effect on an unconditional run, which must leave it alone."""
     base: Network
     """Generator and discriminator."""
     loss: Literal[tuple(losses.OBJECTIVES)] = "hinge"
@@ -118,6 +123,9 @@ class Evaluate:
     """What is measured."""
     n_gen: int = Field(default=1500, ge=10)
     """Generated pictures."""
+    gen_labels: Literal["uniform", "test"] = "uniform"
+    """Classes of a conditional generator's pictures: all alike, as published for balanced test splits and the best for
+    class-wise numbers; or as often as in the test split, for distances to a split with a natural tail."""
     network: Judge
     """Whose features are compared."""
 
@@ -168,22 +176,26 @@ class Study:
     """Every run trains once per seed; runs are compared seed by seed."""
     threads: int = Field(default=1, ge=1)
     """Threads of a training on the CPU; as many trainings run side by side as cores allow."""
+    processes: int = Field(default=1, ge=1)
+    """Processes of one training, each with a GPU where there are GPUs; its batches are shared among them."""
     datasets: dict[Name, Dataset]
     """The pictures, by name."""
     bank: tuple[Feature, ...] = ()
     """Frozen networks that the probe chooses from."""
-    runs: dict[Name, Run] = Field(min_length=1)
-    """The arms, by name; those listed first are trained first."""
+    runs: dict[Name, Run] = Field(default={})
+    """The arms, by name; those listed first are trained first. None in a study of theory alone."""
     probe: Probe = Field(default={}, validate_default=True)
     """How the bank is ranked."""
-    select: Select
-    """How a snapshot is chosen."""
-    evaluate: Evaluate
-    """What is measured."""
+    select: Select | None = None
+    """How a snapshot is chosen; required where there are runs."""
+    evaluate: Evaluate | None = None
+    """What is measured; required where there are runs."""
     anchors: Anchors = Field(default={}, validate_default=True)
     """What it is compared with."""
     claims: tuple[Claim, ...] = ()
     """What the study set out to show."""
+    theory: TheorySpec | None = None
+    """The theory of Reg-DGM, computed and shown in the report; null: not."""
 
     def plain(self) -> dict[str, Any]:
         """Return the mapping with every default filled in, as JSON types."""
@@ -208,7 +220,7 @@ def load(path: Path) -> Study:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text ({error})") from error
     try:
-        study = parse_study(_read_yaml(text))
+        study = parse_study(read_yaml(text))
         check_combinations(study)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
@@ -220,268 +232,7 @@ def parse_study(values: Any) -> Study:
     try:
         return ADAPTER.validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
-        raise ConfigError(_sentence(error)) from error
-
-
-# Reading YAML
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice and a key that is not text."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        seen = set()
-        for key in own:
-            name = self.construct_object(key, deep=True)
-            line = key.start_mark.line + 1
-            if not isinstance(name, str):
-                raise ConfigError(f"line {line}: the key {key.value!r} is read as {name!r}, put it in quotes")
-            if name in seen:
-                raise ConfigError(f"line {line}: the key {name!r} is there twice")
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(text: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"line {line}: not YAML ({error.problem})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML ({error})") from error
-
-
-# Errors as sentences
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first problem in one sentence; an unknown key comes first, as it often explains a missing one."""
-    problems = error.errors(include_url=False)
-    unknown = ("unexpected_keyword_argument", "extra_forbidden")
-    first = next((p for p in problems if p["type"] in unknown), problems[0])
-    keys, node = _walk(first["loc"])
-    where, got, context = ".".join(map(str, keys)) or "the study", first["input"], first.get("ctx", {})
-    match first["type"]:
-        case "unexpected_keyword_argument" | "extra_forbidden":
-            _, parent = _walk(first["loc"][:-1])
-            return f"{where}: unknown key, {_expected(str(keys[-1]), list(parent.get('properties', {})))}"
-        case "missing" | "missing_argument" | "missing_keyword_only_argument":
-            return f"{where}: the key is missing"
-        case "union_tag_not_found":
-            kinds = list(node["discriminator"]["mapping"])
-            return f"{where}: got {got!r}, expected a mapping with the key 'kind' (one of {', '.join(kinds)})"
-        case "union_tag_invalid":
-            kind, kinds = context["tag"], list(node["discriminator"]["mapping"])
-            if kind in features.METRIC_KINDS:
-                return f"{where}.kind: {kind} judges the results, so it cannot take part in training"
-            return f"{where}.kind: got {kind!r}, {_expected(kind, kinds)}"
-        case "literal_error":
-            choices = node.get("enum", [node.get("const")])
-            return f"{where}: got {got!r}, {_expected(str(got), list(map(str, choices)))}"
-        case "string_pattern_mismatch":
-            return f"{where.removesuffix('.[key]')}: a name is made of letters, digits and . _ -, got {got!r}"
-        case "value_error":
-            return f"{where}: {first['msg'].removeprefix('Value error, ')}"
-    hint = ""
-    if isinstance(got, str) and first["type"].startswith("float") and _is_number(got):
-        hint = f" (YAML reads {got} as text: write {float(got)!r} or put a point in it, as in 1.0e-3)"
-    return f"{where}: got {got!r}, expected {first['msg'].removeprefix('Input should be ')}{hint}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _expected(got: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(got, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
-
-
-def _walk(loc: tuple[str | int, ...]) -> tuple[list[str | int], dict[str, Any]]:
-    """Follow the location of an error through the schema: the YAML keys on the way and the schema at its end."""
-    schema = ADAPTER.json_schema()
-    definitions = schema.get("$defs", {})
-
-    def resolved(node: dict[str, Any]) -> dict[str, Any]:
-        if "anyOf" in node:
-            node = next((choice for choice in node["anyOf"] if choice.get("type") != "null"), {})
-        return resolved(definitions[node["$ref"].rsplit("/", 1)[1]]) if "$ref" in node else node
-
-    keys: list[str | int] = []
-    node = resolved(schema)
-    for part in loc:
-        if "discriminator" in node and part in node["discriminator"]["mapping"]:
-            node = resolved({"$ref": node["discriminator"]["mapping"][part]})
-            continue
-        keys.append(part)
-        any_key = next(iter(node.get("patternProperties", {}).values()), {})
-        child = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part, any_key)
-        node = resolved(child or {})
-    return keys, node
-
-
-# Combinations
-
-
-def check_combinations(study: Study) -> None:
-    """Raise `ConfigError` where parts that are valid by themselves do not fit together."""
-    if len(set(study.seeds)) < len(study.seeds):
-        raise ConfigError(f"seeds: got {list(study.seeds)}, expected every seed once")
-    _check_bank(study)
-    for name, run in study.runs.items():
-        _known(f"runs.{name}.dataset", run.dataset, study.datasets)
-        _check_networks(study, name, run)
-        _check_discriminators(study, name, run)
-        _check_start(study, name, run)
-    for name in study.runs:
-        _check_no_cycle(study, name)
-    _check_anchors(study)
-    _check_claims(study)
-
-
-def _known(key: str, name: str, names: dict[str, Any]) -> None:
-    if name not in names:
-        raise ConfigError(f"{key}: got {name!r}, {_expected(name, list(names))}")
-
-
-def _check_bank(study: Study) -> None:
-    kinds = [entry.kind for entry in study.bank]
-    for place, kind in enumerate(kinds):
-        if kind in kinds[:place]:
-            raise ConfigError(f"bank.{place}: {kind} is in the bank already")
-    if study.evaluate.network.kind in kinds:
-        raise ConfigError(f"evaluate.network: {study.evaluate.network.kind} is in the bank, so it cannot be the judge")
-
-
-def _check_networks(study: Study, name: str, run: Run) -> None:
-    """Build the networks without their memory, so that a resolution they cannot have is found here."""
-    dataset = study.datasets[run.dataset]
-    ctx = Context(resolution=dataset.resolution, channels=dataset.channels)
-    try:
-        with torch.device("meta"):
-            run.base.generator(ctx)
-            run.base.discriminator(ctx)
-    except ValueError as error:
-        raise ConfigError(f"runs.{name}.base: {error}") from error
-
-
-def _check_discriminators(study: Study, name: str, run: Run) -> None:
-    key = f"runs.{name}.discriminators"
-    kinds = [discriminator.kind for discriminator in run.discriminators]
-    if kinds[0] != "plain" or "plain" in kinds[1:]:
-        raise ConfigError(f"{key}: got {kinds}, expected `plain` first and once")
-    aided = [discriminator for discriminator in run.discriminators if discriminator.kind == "vision_aided"]
-    if len(aided) > 1:
-        raise ConfigError(f"{key}: got vision_aided {len(aided)} times, expected it once with its `count`")
-    if not aided:
-        return
-    if aided[0].count > len(study.bank):
-        raise ConfigError(f"{key}: vision_aided asks for {aided[0].count} networks, but `bank` lists {len(study.bank)}")
-    if run.continues is None:
-        raise ConfigError(
-            f"runs.{name}.continues: a vision_aided run needs it, because the probe looks at that run's pictures "
-            "(nimg: 0 starts from the beginning)"
-        )
-
-
-def _check_start(study: Study, name: str, run: Run) -> None:
-    """Check `continues` and `ticket`: the other run fits and has the snapshot."""
-    starts: list[tuple[str, str, int]] = []
-    if run.continues is not None:
-        starts.append((f"runs.{name}.continues.run", run.continues.run, run.continues.nimg))
-    if run.ticket is not None:
-        starts.append((f"runs.{name}.ticket.found_in", run.ticket.found_in, run.ticket.rewind_nimg))
-        if run.continues is not None and run.ticket.rewind_nimg:
-            raise ConfigError(f"runs.{name}.ticket.rewind_nimg: a run that `continues` another cannot rewind too")
-    for key, other_name, nimg in starts:
-        _known(key, other_name, study.runs)
-        other = study.runs[other_name]
-        for field in ("dataset", "base", "subset"):
-            if getattr(other, field) != getattr(run, field):
-                raise ConfigError(f"{key}: {other_name} has another `{field}` than {name}, expected the same")
-        if nimg and nimg not in other.training.snapshots:
-            raise ConfigError(f"{key}: {other_name} lists no snapshot at {nimg} images: add it to its snapshots")
-    if (start := _start_nimg(run)) >= run.training.total_nimg:
-        raise ConfigError(f"runs.{name}.training.total_nimg: got {run.training.total_nimg}, expected more than {start}")
-    if run.continues is not None and run.continues.nimg == 0 and not _has_untrained(study.runs[run.continues.run]):
-        raise ConfigError(f"runs.{name}.continues.nimg: {run.continues.run} lists no snapshot at 0 images: add it")
-
-
-def _start_nimg(run: Run) -> int:
-    if run.continues is not None:
-        return run.continues.nimg
-    return run.ticket.rewind_nimg if run.ticket is not None else 0
-
-
-def _has_untrained(run: Run) -> bool:
-    """Whether a run writes its networks as they were drawn."""
-    return 0 in run.training.snapshots and run.continues is None and _start_nimg(run) == 0
-
-
-def _check_no_cycle(study: Study, name: str) -> None:
-    """Follow `continues` and `found_in` from run to run; coming back is a cycle."""
-
-    def follow(run: str, path: tuple[str, ...]) -> None:
-        if run in path:
-            raise ConfigError(f"runs.{name}: {' -> '.join((*path, run))} is a circle of `continues` and `found_in`")
-        here = study.runs[run]
-        if here.continues is not None:
-            follow(here.continues.run, (*path, run))
-        if here.ticket is not None:
-            follow(here.ticket.found_in, (*path, run))
-
-    follow(name, ())
-
-
-def _check_anchors(study: Study) -> None:
-    for key in ("untrained", "pca_gaussian"):
-        if (run := getattr(study.anchors, key)) is not None:
-            _known(f"anchors.{key}", run, study.runs)
-    if study.anchors.untrained is not None and not _has_untrained(study.runs[study.anchors.untrained]):
-        raise ConfigError(f"anchors.untrained: {study.anchors.untrained} writes no snapshot at 0 images: add it")
-    if study.anchors.real is not None:
-        _known("anchors.real", study.anchors.real, study.datasets)
-
-
-def _check_claims(study: Study) -> None:
-    ids = [claim.id for claim in study.claims]
-    names = {name: None for name in measured_names(study)} if study.claims else {}
-    for place, claim in enumerate(study.claims):
-        key = f"claims.{place}"
-        if claim.id in ids[:place]:
-            raise ConfigError(f"{key}.id: {claim.id!r} is there twice")
-        for field in ("arm", "against", "control"):
-            if (run := getattr(claim, field)) is not None:
-                _known(f"{key}.{field}", run, study.runs)
-        if claim.arm == claim.against:
-            raise ConfigError(f"{key}.against: {claim.arm!r} cannot be compared with itself")
-        if study.runs[claim.arm].dataset != study.runs[claim.against].dataset:
-            raise ConfigError(f"{key}.against: {claim.against} has another data set than {claim.arm}")
-        _known(f"{key}.method", claim.method, {kind: None for kind in _methods(study.runs[claim.arm])})
-        _known(f"{key}.metric", claim.metric, names)
-
-
-def _methods(run: Run) -> Iterator[str]:
-    for slot in (run.augment, *run.discriminators, *run.regularizers, run.ticket):
-        if slot is not None:
-            yield slot.kind
-
-
-def measured_names(study: Study) -> list[str]:
-    """Return the names of the numbers that `evaluate` reports, found by measuring random features."""
-    network = study.evaluate.network.kind
-    noise = torch.randn(2, 64, 4, generator=torch.Generator().manual_seed(0))
-    found = [name for metric in study.evaluate.metrics for name in metric.build().compute(noise[0], noise[1])]
-    return [f"{name}_{network}" if name in ("fd", "kid") else name for name in found]
-
-
-# Files
+        raise ConfigError(sentence(error, ADAPTER.json_schema())) from error
 
 
 def check_files(study: Study) -> None:
@@ -489,13 +240,35 @@ def check_files(study: Study) -> None:
 
     Raises:
         MissingInput: a file is not there; the message names it and the command that brings it.
-        DataError: a folder or archive of pictures cannot be used.
+        DataError: a folder or archive of pictures cannot be used, or a mask is of another architecture.
+        ConfigError: a run needs labels and its pictures have none.
     """
     kinds = {dataset.source.kind for dataset in study.datasets.values()}
-    kinds |= {study.evaluate.network.kind, *(entry.kind for entry in study.bank)}
+    kinds |= {entry.kind for entry in study.bank} | _looked_through(study)
+    if study.evaluate is not None:
+        kinds.add(study.evaluate.network.kind)
     for entry in assets.status():
         if kinds.intersection(entry["used_by"]):
             assets.find(entry["file"])
-    for dataset in study.datasets.values():
+    for name, dataset in study.datasets.items():
         if hasattr(dataset.source, "path"):
-            dataset.source.build(Context(resolution=dataset.resolution, channels=dataset.channels))
+            pictures = dataset.source.build(Context(resolution=dataset.resolution, channels=dataset.channels))
+            check_labels(study, name, pictures.class_names)
+    for name, run in study.runs.items():
+        if getattr(run.ticket, "path", None) is not None:
+            _check_mask_file(f"runs.{name}.ticket.path", Path(run.ticket.path), run, study.datasets[run.dataset])
+
+
+def _looked_through(study: Study) -> set[str]:
+    """Return the kinds of the networks that regularizers look through."""
+    regularizers = (regularizer for run in study.runs.values() for regularizer in run.regularizers)
+    return {regularizer.network.kind for regularizer in regularizers if hasattr(regularizer, "network")}
+
+
+def _check_mask_file(key: str, path: Path, run: Run, dataset: Dataset) -> None:
+    if not path.is_file():
+        raise MissingInput(f"{key}: {path}: no such file")
+    tensors, metadata = read_tensors(path)
+    classes = metadata.get("context", {}).get("num_classes", 0) if run.base.conditional else 0
+    ctx = Context(resolution=dataset.resolution, channels=dataset.channels, num_classes=classes)
+    check_fit(bare_networks(run.base, ctx), as_masks(tensors, f"{key}: {path}"), f"{key}: {path}")

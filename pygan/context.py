@@ -96,6 +96,15 @@ class Regularizer(Protocol):
 
 
 @runtime_checkable
+class Attached(Protocol):
+    """A regularizer that has to see the generator before training: to check it, or for the shapes of its state."""
+
+    def attach(self, G: nn.Module) -> None:
+        """Look at the generator as it was drawn; called once, before a state is loaded."""
+        ...
+
+
+@runtime_checkable
 class Adaptive(Protocol):
     """An augmentation that follows its discriminator; what it has learned belongs into its buffers."""
 

@@ -7,10 +7,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pygan.checkpoint import atomic_path, read_tensors, subset
+from pygan.checkpoint import atomic_path, check_finite, read_tensors, subset, write_tensors
 from pygan.context import Context
 from pygan.draws import Draws
 from pygan.errors import DataError, MissingInput
+from pygan.pruning.channels import slim
+from pygan.pruning.sparse_file import compact, decompress
 from pygan.spec import load_spec
 
 
@@ -24,7 +26,7 @@ def load_generator(path: Path) -> nn.Module:
     """Return the averaged generator of a snapshot, in eval mode; `G.num_classes` says whether it takes labels.
 
     Raises:
-        DataError: the file is not a readable snapshot.
+        DataError: the file is not a readable snapshot, or its weights are not finite.
         ConfigError: it was made with a base network this version does not have.
     """
     return _read_generator(path)[0]
@@ -33,13 +35,35 @@ def load_generator(path: Path) -> nn.Module:
 def _read_generator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """Return the averaged generator of a snapshot and its metadata."""
     tensors, metadata = read_tensors(path)
+    if "compressed" in metadata:
+        tensors, metadata = decompress(tensors, metadata)
     if not {"base", "context"} <= metadata.keys():
         raise DataError(f"{path}: got a safetensors file without a description, expected a training snapshot")
+    check_finite({name: tensor for name, tensor in tensors.items() if name.startswith("G_ema.")}, str(path))
     fields = metadata["context"]
     G = load_spec("pygan.networks", metadata["base"], "base").generator(Context(**fields))
+    slim(G, metadata.get("living_channels", {}))
     G.load_state_dict(subset(tensors, "G_ema."))
     G.num_classes = fields["num_classes"]
     return G.eval().requires_grad_(False), metadata
+
+
+def export_sparse(path: Path, out: Path) -> tuple[int, int]:
+    """Write the averaged generator of a snapshot compressed, without its pruned weights and dead channels.
+
+    `load` reads the file like any snapshot; a generator without dead channels gives the same pictures bit by bit.
+
+    Returns:
+        Bytes of the file, and of the same generator uncompressed.
+
+    Raises:
+        DataError: the file is not a readable snapshot.
+        CannotWrite: the disk is full or the folder cannot be written.
+    """
+    G, metadata = _read_generator(path)
+    dense = sum(tensor.numel() * tensor.element_size() for tensor in G.state_dict().values())
+    write_tensors(out, *compact(G, metadata))
+    return out.stat().st_size, dense
 
 
 def to_float(img: Tensor) -> Tensor:
@@ -60,7 +84,7 @@ def sample(
     seed: int,
     stream: str = "sample",
     batch: int = 100,
-    label: int | None = None,
+    label: int | Tensor | None = None,
     truncation: float = 1.0,
     fresh_noise: bool = True,
 ) -> Tensor:
@@ -68,7 +92,7 @@ def sample(
 
     Args:
         batch: pictures computed at a time.
-        label: class of all pictures; None: drawn uniformly where G takes labels.
+        label: class of all pictures, or of each, int64 `[n]`; None: drawn uniformly where G takes labels.
         truncation: 1: none; below 1, less variety for more typical pictures (see `truncated`).
         fresh_noise: own noise for each picture in networks with noise inputs; False: their constant noise.
     """
@@ -78,7 +102,7 @@ def sample(
         c = None
         if num_classes := getattr(G, "num_classes", 0):
             drawn = Draws(seed, f"{stream}/c", index).integers(num_classes)
-            c = drawn if label is None else torch.full_like(drawn, label)
+            c = drawn if label is None else torch.as_tensor(label).expand(n)[index]
         draws = Draws(seed, f"{stream}/synthesis", index) if fresh_noise else None
         parts.append(to_uint8(G.body(truncated(G, z, c, truncation, draws), c, draws)))
     return torch.cat(parts)

@@ -21,7 +21,7 @@ def spec(cls: type) -> type:
 
     The string under a field is its description: what it is, its unit and its source.
     """
-    config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
     return dataclass(frozen=True, kw_only=True, config=config)(cls)
 
 

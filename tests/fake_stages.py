@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("prepare_data", "reference", "probe", "prune_round", "train", "select", "evaluate", "report")
+STAGES = ("prepare_data", "reference", "probe", "prune_round", "train", "select", "evaluate", "theory", "report")
 
 FAKE = """
 import hashlib, json
@@ -19,6 +19,7 @@ FILES = {
     "prune_round": ["mask.safetensors", "prune.json"],
     "select": ["selected.json"],
     "evaluate": ["metrics.json"],
+    "theory": ["theory.json"],
     "report": ["index.html", "summary.json"],
 }
 

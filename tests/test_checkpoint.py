@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pygan import checkpoint
 from pygan.checkpoint import Checkpoints, read_tensors, write_json, write_tensors
-from pygan.errors import CannotWrite, DataError
+from pygan.errors import CannotWrite, ConfigError, DataError
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)}
 
@@ -42,7 +42,7 @@ def test_any_flipped_byte_of_any_file_is_noticed(tmp_path_factory, data):
     path.write_bytes(content)
     try:
         _, scalars = checkpoints.load()
-    except DataError as error:
+    except ConfigError as error:
         assert "checkpoint format" in str(error)  # a digit of the format number became a larger one
     else:
         # the manifest has bytes whose change leaves its meaning (white space); everything else falls back
@@ -71,7 +71,7 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "FORMAT", 2)
     Checkpoints(tmp_path).save("000000000001", TENSORS, {})
     monkeypatch.setattr(checkpoint, "FORMAT", 1)
-    with pytest.raises(DataError, match="got checkpoint format 2, this pygan reads up to 1"):
+    with pytest.raises(ConfigError, match="got checkpoint format 2, which needs a newer pygan"):
         Checkpoints(tmp_path).load()
 
 
@@ -126,6 +126,14 @@ def test_tensors_that_cannot_be_read(tmp_path):
     shutil.rmtree(tmp_path)
     with pytest.raises(DataError, match="not a readable safetensors file"):
         read_tensors(path)
+
+
+def test_a_manifest_of_another_shape_is_damage_too(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for nimg in (1, 2):
+        checkpoints.save(f"{nimg:012d}", TENSORS, {"nimg": nimg})
+    (tmp_path / "000000000002" / "manifest.json").write_text("[]")
+    assert checkpoints.load()[1] == {"nimg": 1}
 
 
 def test_equal_content_gives_equal_bytes(tmp_path):

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline import schema
 from pygan import assets, config
+from pygan.checkpoint import write_tensors
 from pygan.cli import app
 from pygan.config import check_files, load
-from pygan.errors import ConfigError, MissingInput
+from pygan.errors import ConfigError, DataError, MissingInput
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted((ROOT / "config").rglob("*.yaml"))
@@ -29,7 +32,7 @@ def smoke() -> dict:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_studies_are_valid(path: Path) -> None:
     study = load(path)
-    assert study.runs
+    assert study.runs or study.theory
     assert config.parse_study(study.plain()) == study
 
 
@@ -82,6 +85,13 @@ def at(keys: str, value: object) -> Edit:
         (at("bank.0", {"kind": "mobilenet_v2"}), "bank.0.kind: mobilenet_v2 judges the results"),
         (at("bank.1", {"kind": "efficientnet_lite0"}), "bank.1: efficientnet_lite0 is in the bank already"),
         (at("evaluate.network", {"kind": "hed_vgg16"}), "evaluate.network: hed_vgg16 is in the bank"),
+        (at("runs.base.training.g_lr", float("inf")), "runs.base.training.g_lr: got "),
+        (at("runs.base.training.g_lr", float("nan")), "runs.base.training.g_lr: got "),
+        (
+            at("runs.base.regularizers.0", {"kind": "path_length"}),
+            "runs.base.regularizers: path_length needs a base with",
+        ),
+        (at("runs.base.augment", {"kind": "ada", "family": "bgcx"}), "runs.base.augment.family: got 'bgcx', did you"),
         (at("seeds", [0, 0]), "seeds: got [0, 0], expected every seed once"),
         (at("seeds", []), "seeds: got []"),
         (at("bank", []), "vision_aided asks for 1 networks, but `bank` lists 0"),
@@ -93,8 +103,58 @@ def at(keys: str, value: object) -> Edit:
         (at("runs.base.continues", {"run": "vision_aided", "nimg": 320}), "is a circle"),
         (at("runs.ticket.ticket.found_in", "ticket"), "ticket -> ticket is a circle"),
         (at("runs.ticket.ticket.rewind_nimg", 160), "base lists no snapshot at 160 images"),
+        (at("runs.ticket.ticket.fraction", 1.0), "runs.ticket.ticket.fraction: got 1.0, expected less than 1"),
+        (at("runs.ticket.ticket.networks", ["E"]), "runs.ticket.ticket.networks.0: got 'E', expected one of G, D"),
+        (at("runs.ticket.ticket.rounds", 0), "runs.ticket.ticket.rounds: got 0"),
+        (
+            at("runs.ticket.ticket", {"kind": "random", "found_in": "base", "sparsity": 1.5}),
+            "runs.ticket.ticket.sparsity: got 1.5, expected less than 1",
+        ),
+        (
+            at("runs.ticket.ticket", {"kind": "random", "found_in": "base", "like": "base"}),
+            "runs.ticket.ticket.like: base has no ticket, expected a run with one",
+        ),
+        (
+            at("runs.ticket.ticket", {"kind": "transfer", "mask_of": "ticket"}),
+            "runs.ticket: ticket -> ticket is a circle",
+        ),
+        (
+            at("runs.ticket.ticket", {"kind": "transfer", "mask_of": "tiket"}),
+            "runs.ticket.ticket.mask_of: got 'tiket', did you mean 'ticket'?",
+        ),
+        (
+            at("runs.ticket.base", {"kind": "dcgan", "g_channels": 16, "d_channels": 8}),
+            "runs.ticket.ticket.found_in: base has another `base` than ticket",
+        ),
+        (
+            at("runs.base.regularizers.0", {"kind": "feature_adversary", "gamma": -0.1}),
+            "runs.base.regularizers.0.gamma: got -0.1, expected greater than or equal to 0",
+        ),
+        (
+            at("runs.base.regularizers.0", {"kind": "feature_adversary", "steps": 0}),
+            "runs.base.regularizers.0.steps: got 0, expected greater than or equal to 1",
+        ),
         (at("runs.base.discriminators", [{"kind": "vision_aided"}]), "expected `plain` first and once"),
+        (at("runs.base.gen_labels", "uniform"), "runs.base.gen_labels: uniform needs labels, set `conditional: true`"),
+        (
+            at("runs.base.regularizers", [{"kind": "r1"}, {"kind": "group_spectral"}]),
+            "runs.base.regularizers.1: group_spectral needs labels, set `conditional: true` in `base`",
+        ),
+        (at("evaluate.metrics", [{"kind": "intra"}]), "evaluate.metrics.0: intra needs labels, but no run has"),
+        (at("select.metric", {"kind": "intra"}), "select.metric: intra is class-wise, expected a distance of all"),
         (at("anchors.untrained", "vision_aided"), "anchors.untrained: vision_aided writes no snapshot at 0 images"),
+        (at("runs", {}), "runs: got none, expected at least one (or a `theory`)"),
+        (at("select", None), "select: the key is missing"),
+        (at("evaluate", None), "evaluate: the key is missing"),
+        (at("theory", {"images": {"dataset": "lend"}}), "theory.images.dataset: got 'lend', did you mean 'land'?"),
+        (at("theory", {"gausian": {}}), "theory.gausian: unknown key, did you mean 'gaussian'?"),
+        (at("theory", {"gaussian": {"sigma": 0}}), "theory.gaussian.sigma: got 0, expected greater than 0"),
+        (at("runs.base.regularizers", [{"kind": "reg_dgm", "ratio": 1, "weight": 1}]), "got weight 1.0 and ratio 1.0"),
+        (at("runs.base.regularizers", [{"kind": "reg_dgm", "weight": -1}]), "weight: got -1, expected greater than or"),
+        (
+            at("runs.base.regularizers", [{"kind": "reg_dgm", "network": {"kind": "mobilenet_v2"}}]),
+            "network.kind: mobilenet_v2 judges the results, so it cannot take part in training",
+        ),
         (at("anchors.real", "sea"), "anchors.real: got 'sea', expected one of land"),
         (at("claims.0.arm", "vision"), "claims.0.arm: got 'vision', did you mean 'vision_aided'?"),
         (at("claims.0.against", "vision_aided"), "claims.0.against: 'vision_aided' cannot be compared with itself"),
@@ -133,12 +193,96 @@ def test_yaml_pitfalls(text: str, words: str, tmp_path: Path) -> None:
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("family", ["bgcf", "bgcfn", "bgcfnc"])
+def test_the_image_space_filter_needs_pictures_wider_than_its_reach(smoke: dict, family: str) -> None:
+    smoke["runs"]["ticket"]["augment"] = {"kind": "ada", "family": family}
+    config.check_combinations(config.parse_study(smoke))  # at 32 pixels
+    smoke["datasets"]["land"]["resolution"] = 16
+    words = f"^runs.ticket: augment.family: {family} does not fit the data: .* more than 21 pixels a side"
+    with pytest.raises(ConfigError, match=words):
+        config.check_combinations(config.parse_study(smoke))
+
+
+def test_path_lengths_in_an_intermediate_latent_space(smoke: dict) -> None:
+    base = {"base": {"kind": "stylegan2", "conditional": False}, "regularizers": [{"kind": "path_length"}]}
+    smoke |= {"runs": {"base": smoke["runs"]["base"] | base}, "bank": [], "claims": []}
+    config.check_combinations(config.parse_study(smoke))
+
+
+@pytest.mark.parametrize("folders", [(".",), ("a", "b")])
+def test_a_conditional_run_needs_labels(smoke: dict, folders: tuple[str, ...], tmp_path: Path) -> None:
+    for folder in folders:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for n in range(12):
+            picture = Image.effect_noise((32, 32), n + 1).convert("RGB")
+            picture.save(tmp_path / folder / f"{folder.strip('.')}{n}.png")
+    smoke["runs"] = {"base": smoke["runs"]["base"]}
+    smoke["runs"]["base"]["base"]["conditional"] = True
+    smoke["datasets"]["land"]["source"] = {"kind": "folder", "path": str(tmp_path)}
+    study = config.parse_study(smoke)
+    if len(folders) == 2:
+        check_files(study)
+        return
+    with pytest.raises(ConfigError, match=r"^runs\.base\.base\.conditional: land has no labels, expected at least two"):
+        check_files(study)
+
+
 def test_anchors_and_merged_keys_are_no_duplicates(tmp_path: Path) -> None:
     text = (ROOT / "config" / "smoke.yaml").read_text()
     assert "<<: *base" in text
     path = tmp_path / "study.yaml"
     path.write_text(text.replace("<<: *base", "<<: *base\n    loss: hinge", 1))
     assert load(path).runs["ticket"].dataset == "land"
+
+
+LONG_TAILED = """
+name: long-tailed land
+seeds: [0]
+datasets:
+  land: {source: {kind: earthcover}, resolution: 32}
+runs:
+  tail: &tail
+    dataset: land
+    base: {kind: sngan, release: gsr, g_channels: 32, d_channels: 32, conditional: true}
+    augment: {kind: diffaug}
+    regularizers: [{kind: group_spectral, weight: 0}]
+    training: &training {batch: 32, total_nimg: 6400, snapshots: [0, 6400]}
+  gsr:
+    <<: *tail
+    regularizers: [{kind: group_spectral, weight: 0.5, beta: 0.999}]
+  l2:
+    <<: *tail
+    regularizers: [{kind: group_spectral, weight: 0}, {kind: class_affine_l2, weight: 0.5, beta: 0.999}]
+  tables:
+    <<: *tail
+    regularizers: [{kind: group_spectral, weight: 0}, {kind: class_affine_spectral}]
+  balanced:
+    <<: *tail
+    sampling: balanced
+    gen_labels: uniform
+select: {metric: {kind: kid}}
+evaluate:
+  metrics: [{kind: fid}, {kind: kid}, {kind: intra}]
+  network: {kind: mobilenet_v2}
+claims:
+  - {id: gsr, method: group_spectral, statement: gSR keeps the tail diverse., arm: gsr, against: tail, control: l2,
+     metric: diversity_tail, direction: higher, minimum_effect: 0.05}
+  - {id: kid, method: group_spectral, statement: gSR brings the tail closer., arm: gsr, against: tail, control: l2,
+     metric: kid_tail_mobilenet_v2, direction: lower, minimum_effect: 0.02}
+"""
+
+
+def test_a_long_tailed_study_with_its_controls(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(LONG_TAILED)
+    assert load(path).runs["gsr"].gen_labels == "natural"
+
+
+def test_a_term_of_weight_0_is_no_method(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(LONG_TAILED.replace("arm: gsr, against: tail", "arm: tail, against: gsr"))
+    with pytest.raises(ConfigError, match=r"claims\.0\.method: got 'group_spectral', expected one of diffaug"):
+        load(path)
 
 
 def test_the_same_start_as_another_run_is_a_vision_aided_run_from_the_beginning(smoke: dict) -> None:
@@ -150,6 +294,31 @@ def test_a_missing_asset_is_named_with_the_command(smoke: dict, monkeypatch: pyt
     monkeypatch.setattr(assets, "_locate", lambda entry: None)
     with pytest.raises(MissingInput, match="pygan assets install"):
         check_files(config.parse_study(smoke))
+
+
+def test_channels_need_a_base_that_has_some(smoke: dict) -> None:
+    ticket = {"kind": "lottery", "found_in": "base", "structure": "channel", "scope": "layer"}
+    smoke["runs"]["ticket"]["ticket"] = ticket
+    config.check_combinations(config.parse_study(smoke))
+    for run in smoke["runs"].values():
+        run["base"] = {"kind": "stylegan2", "channel_base": 512}
+    with pytest.raises(ConfigError, match=r"runs\.ticket\.ticket: structure: got channel, but stylegan2 has no"):
+        config.check_combinations(config.parse_study(smoke))
+
+
+def test_a_mask_file_is_looked_at_before_anything_starts(smoke: dict, tmp_path: Path) -> None:
+    path = tmp_path / "mask.safetensors"
+    smoke["runs"]["ticket"]["ticket"] = {"kind": "transfer", "path": str(path)}
+    study = config.parse_study(smoke)
+    with pytest.raises(MissingInput, match=r"runs\.ticket\.ticket\.path: .*no such file"):
+        check_files(study)
+    write_tensors(path, {"G.convs.0.weight": torch.ones(16, 32, 3, 3, dtype=torch.uint8)})
+    check_files(study)
+    write_tensors(path, {"G.convs.0.weight": torch.ones(8, 32, 3, 3, dtype=torch.uint8)})
+    with pytest.raises(
+        DataError, match=r"another architecture, G\.convs\.0\.weight has shape \[8, 32, 3, 3\], expected"
+    ):
+        check_files(study)
 
 
 def test_check_ends_with_the_exit_codes(smoke: dict, tmp_path: Path) -> None:

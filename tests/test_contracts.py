@@ -1,6 +1,7 @@
 """What every kind must do, whichever it is: build from defaults, repeat itself, move its own side only."""
 
 import importlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,10 +15,15 @@ from pygan.errors import ConfigError
 from pygan.losses import OBJECTIVES
 from pygan.spec import load_spec
 
-CTX = Context(resolution=16)
+REAL = Draws(0, "real", torch.arange(6)).integers(256, 3, 16, 16).to(torch.uint8)
+CTX = Context(resolution=16, pictures=lambda batch: iter(REAL.split(batch)))
+CLASSES = replace(CTX, num_classes=3, class_counts=(9, 4, 1))
 SMALL = {"z_dim": 8, "g_channels": 4, "d_channels": 4}
 FULL_STRENGTH = {"ada": {"p": 1.0}}
 """What an augmentation that starts by doing nothing needs to do something."""
+LOOK = {"network": {"kind": "mtcnn_onet", "random_init": True}, "normalization": "network"}
+SETTINGS = {"reg_dgm": LOOK, "mean_matching": LOOK}
+"""What a regularizer that looks through a network needs to do it at 16 pixels and without a file."""
 
 
 def plain_game() -> tuple[nn.Module, nn.ModuleList]:
@@ -36,7 +42,8 @@ def make_step(phase: str, G: nn.Module | None = None) -> Step:
     )
     step.real_img = torch.rand(4, 3, 16, 16) * 2 - 1
     step.gen_z = step.draws("z").normal(8)
-    step.gen_img = G(step.gen_z)
+    step.gen_c = torch.tensor([0, 1, 2, 0]) if getattr(G, "num_classes", 0) else None
+    step.gen_img = G(step.gen_z, step.gen_c)
     step.gen_logits = D[0](step.gen_img if phase == "G" else step.gen_img.detach(), None, None)
     step.real_logits = D[0](step.real_img, None, None) if phase == "D" else None
     return step
@@ -45,9 +52,12 @@ def make_step(phase: str, G: nn.Module | None = None) -> Step:
 @pytest.mark.parametrize("kind", regularizers.KINDS)
 def test_a_regularizer_is_a_finite_scalar_that_moves_its_own_side(kind):
     torch.manual_seed(1)
-    term = load_spec("pygan.regularizers", {"kind": kind}).build(CTX)
+    spec = load_spec("pygan.regularizers", {"kind": kind} | SETTINGS.get(kind, {}))
+    conditional = getattr(spec, "needs_classes", False)
+    term = spec.build(CLASSES if conditional else CTX)
     for phase in term.phases:
-        step = make_step(phase, LinearStyle() if kind == "path_length" else None)
+        G = load_spec("pygan.networks", {"kind": "dcgan", **SMALL}).generator(CLASSES) if conditional else None
+        step = make_step(phase, LinearStyle() if kind == "path_length" else G)
         trained, other = (step.D, step.G) if phase == "D" else (step.G, step.D)
         other.requires_grad_(False)
         value = term(step)

@@ -99,7 +99,8 @@ def test_every_shipped_study_is_planned(name: str, tmp_path: Path) -> None:
     folder = install(tmp_path / "tree")
     found = jobs(snakemake(folder, "--dry-run", "--configfile", f"config/{name}"))
     study = yaml.safe_load((folder / "config" / name).read_text())
-    for run in study["runs"]:
+    assert found["theory"] == ("theory" in study)
+    for run in study.get("runs", {}):
         assert found[f"evaluate {run}"] == len(study["seeds"])
     assert found["report"] == 1
 
@@ -122,6 +123,47 @@ def test_rounds_and_seeds_unroll(study: Path) -> None:
     found = jobs(snakemake(study, "--dry-run"))
     assert found["prune_round ticket"] == 6
     assert found["train_ticket_round1"] == found["train_ticket_round2"] == found["train_ticket"] == 2
+
+
+def test_controls_read_the_last_mask_of_the_ticket_they_follow(study: Path) -> None:
+    values = configuration(study)
+    values["output"], values["runs"]["ticket"]["ticket"]["rounds"] = "results/controls", 2
+    for name, ticket in (
+        ("blind", {"kind": "random", "found_in": "base", "like": "ticket"}),
+        ("again", {"kind": "transfer", "mask_of": "ticket"}),
+        ("elsewhere", {"kind": "transfer", "path": "config/config.yaml"}),
+    ):
+        values["runs"][name] = values["runs"]["ticket"] | {"ticket": ticket}
+    configure(study, values)
+    output = snakemake(study, "--dry-run", "--printshellcmds")
+    found = jobs(output)
+    assert found["prune_round ticket"] == 2
+    for name in ("blind", "again", "elsewhere"):
+        assert found[f"prune_round {name}"] == found[f"train_{name}"] == 1
+    assert output.count("like=results/controls/masks/ticket/seed0/round2/mask.safetensors") == 2
+    assert output.count("like=config/config.yaml") == 1
+
+
+def test_a_round_reruns_for_its_own_share_and_those_before(study: Path) -> None:
+    """More rounds, or another share in the last one, leave the rounds before alone."""
+    values = configuration(study)
+    values["output"], values["runs"] = "results/shares", {name: values["runs"][name] for name in ("base", "ticket")}
+    values["claims"], ticket = [], values["runs"]["ticket"]["ticket"]
+    ticket["rounds"] = 2
+    configure(study, values)
+    snakemake(study, "--cores", "4", "reproduce")
+    assert plan(study) == set()
+    ticket |= {"fractions": [0.2, 0.2]}  # the same shares in other words
+    configure(study, values)
+    assert plan(study) == {"report"}
+    rest = {"prune_round ticket", "train_ticket", "select ticket", "evaluate ticket", "report"}
+    ticket |= {"fractions": [0.2, 0.3]}
+    configure(study, values)
+    assert plan(study) == rest
+    ticket |= {"fractions": None, "rounds": 3}
+    configure(study, values)
+    found = jobs(snakemake(study, "--dry-run"))
+    assert found["prune_round ticket"] == 1 and found["train_ticket_round1"] == 0 and found["train_ticket"] == 1
 
 
 def test_nothing_to_do_when_nothing_changed(study: Path) -> None:

@@ -151,8 +151,8 @@ class ADA(nn.Module):
         self.speed_nimg = speed_kimg * 1000
         self.bands = bands
         self.register_buffer("p", torch.tensor(float(p)))
-        self.register_buffer("sign_sum", torch.tensor(0))
-        self.register_buffer("sign_count", torch.tensor(0))
+        self.register_buffer("sign_sum", torch.tensor(0.0))
+        self.register_buffer("sign_count", torch.tensor(0.0))
         self.register_buffer("taps", setup_filter(SYM6), persistent=False)
         self.register_buffer("bank", filter_bank(), persistent=False)
 

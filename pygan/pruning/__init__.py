@@ -1,3 +1,3 @@
 """Sparse sub-networks: a pruner turns trained weights and the mask so far into the next mask."""
 
-KINDS = ("lottery",)
+KINDS = ("lottery", "random", "transfer")

@@ -27,7 +27,7 @@ def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> 
         config: `name`, `seeds`, `runs` and, where the study has them, `datasets`, `claims` and the other sections of
             the config file.
         inputs: lists of files by name: run_json, stats, samples, metrics, anchors, probe, prune, selected,
-            contact_sheet, manifest, benchmarks (files, or folders searched for them). A name may be absent; a
+            theory, contact_sheet, manifest, benchmarks (files, or folders searched for them). A name may be absent; a
             benchmark file may be missing.
 
     Raises:
@@ -60,6 +60,7 @@ def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> 
         study.samples.setdefault(_place(path), {})[_nimg_of(path)] = _existing(path)
     study.contact_sheets = {path.parent.name: _existing(path) for path in inputs.get("contact_sheet", ())}
     study.manifests = {path.parent.name: read_json(path) for path in inputs.get("manifest", ())}
+    study.theory = next((read_json(path) for path in inputs.get("theory", ())), None)
     study.stage_seconds = _stage_seconds(inputs.get("benchmarks", ()))
     _check_unique(study.evaluations)
     check_protocols(study)
@@ -146,6 +147,7 @@ def _evaluation(path: Path) -> Evaluation:
             value=_number(_get(entry, "value", path, f"metrics.{name}."), path, f"metrics.{name}.value"),
             interval=tuple(entry["interval"]) if entry.get("interval") else None,
             protocol=str(_get(entry, "protocol", path, f"metrics.{name}.")),
+            classes=entry.get("classes"),
         )
         for name, entry in _get(record, "metrics", path).items()
     }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -27,6 +28,10 @@ THEMES = {
 REFERENCE_REACH = 2.5
 """A reference farther from the runs than this many times their range is named at the margin instead of drawn."""
 PANEL_INCHES = (4.0, 2.7)
+CLASS_COLORS = LinearSegmentedColormap.from_list("classes", ("#3d85c6", "#a46fc4", "#c9504f"))
+"""From the most frequent class to the rarest."""
+CLASS_INCHES = (5.6, 3.0)
+"""Room for the names of classes beside the panel."""
 DPI = 150
 
 Curves = Mapping[int, Sequence[tuple[float, float]]]
@@ -99,6 +104,32 @@ def training_curves(
 
     seeds = max(len(curves) for curves in drawn.values())
     return _plot(draw, f"{title}: {', '.join(drawn)} over images seen, mean of {seeds} seed(s)", PANEL_INCHES)
+
+
+def class_curves(title: str, lines: Mapping[str, Curves], ylabel: str) -> Plot:
+    """Draw one line per class, averaged over seeds, colored in the given order from frequent to rare.
+
+    Args:
+        title: of the panel.
+        lines: class -> curves, by falling number of training pictures.
+        ylabel: quantity on the vertical axis.
+    """
+
+    def draw(axes: Axes, theme: Mapping[str, str]) -> None:
+        for place, (name, curves) in enumerate(lines.items()):
+            color = CLASS_COLORS(place / max(len(lines) - 1, 1))
+            points = _mean_curve(curves)
+            marker = "o" if len(points) == 1 else None
+            axes.plot(*zip(*points, strict=True), color=color, linewidth=1.3, marker=marker, label=name)
+        axes.set_xlabel("images seen")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel(ylabel)
+        axes.set_title(title)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0, fontsize=6.5)
+
+    return _plot(draw, f"{title} of {', '.join(lines)} over images seen", CLASS_INCHES)
 
 
 def values_by_run(
@@ -196,6 +227,64 @@ def lines_against_seconds(
         axes.legend(loc="best")
 
     return _plot(draw, f"{title}: one line per seed of {', '.join(drawn)}", (5.2, 3.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One entry of a panel."""
+
+    label: str
+    """In the legend; empty: not in it."""
+    points: Sequence[tuple[float, float]]
+    color: str
+    style: str = "-"
+    """matplotlib's: "-" a line, "--" a dashed one, "o" dots."""
+
+
+def quantities(
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    lines: Sequence[Line],
+    *,
+    log_x: bool = True,
+    log_y: bool = False,
+    band: tuple[float, float] | None = None,
+    levels: Mapping[str, float] | None = None,
+) -> Plot:
+    """Draw lines and dots of one quantity against another.
+
+    Args:
+        title: of the panel.
+        xlabel: quantity on the horizontal axis.
+        ylabel: quantity on the vertical axis.
+        lines: in the order of the legend.
+        log_x: whether the horizontal axis is logarithmic.
+        log_y: whether the vertical axis is logarithmic.
+        band: horizontal range to shade; None: none.
+        levels: name -> value to mark with a dotted horizontal line; None: none.
+    """
+
+    def draw(axes: Axes, theme: Mapping[str, str]) -> None:
+        axes.set_xscale("log" if log_x else "linear")
+        axes.set_yscale("log" if log_y else "linear")
+        if band is not None:
+            axes.axvspan(*band, color=theme["faint"], alpha=0.5, linewidth=0)
+        for name, value in (levels or {}).items():
+            axes.axhline(value, color=theme["ink"], linewidth=0.9, linestyle=":", alpha=0.8)
+            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 6.5}
+            axes.annotate(name, (1, value), xytext=(-2, 2), ha="right", va="bottom", alpha=0.85, **place)
+        for line in lines:
+            size = {"markersize": 3.2, "linewidth": 1.4}
+            axes.plot(*zip(*line.points, strict=True), line.style, color=line.color, label=line.label or None, **size)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.set_title(title)
+        if any(line.label for line in lines):
+            axes.legend(loc="best")
+
+    names = ", ".join(line.label for line in lines if line.label)
+    return _plot(draw, f"{title}: {ylabel} against {xlabel}" + (f" for {names}" if names else ""), PANEL_INCHES)
 
 
 def claim_effects(verdicts: Sequence[Verdict], colors: Mapping[str, str]) -> Plot | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pygan.report import figures, sentences, tables
+from pygan.report import classes, figures, sentences, tables, theory
 from pygan.report.evidence import MDE_DEFINITION, Verdict
 from pygan.report.figures import Plot
 from pygan.report.study import Study, values_of
@@ -62,6 +62,8 @@ def render(study: Study, verdicts: Sequence[Verdict]) -> str:
         curves=_curves(study, colors),
         main_tables=tables.main_tables(study, colors),
         metric_plots=_metric_plots(study, colors),
+        class_tables=classes.class_tables(study, colors),
+        class_sections=classes.class_sections(study, colors),
         claims=tables.claims_table(study, verdicts, colors),
         claim_plot=figures.claim_effects(verdicts, colors),
         mde_definition=MDE_DEFINITION,
@@ -77,6 +79,7 @@ def render(study: Study, verdicts: Sequence[Verdict]) -> str:
         selection_metrics=sorted({str(s.record["metric"]) for s in study.selections if s.record.get("metric")}),
         protocols=tables.protocol_boxes(study),
         cautions=sentences.cautions(study),
+        theory=theory.parts(study.theory) if study.theory else [],
     )
 
 

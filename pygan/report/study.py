@@ -18,6 +18,8 @@ class Measured:
     interval: tuple[float, float] | None
     """95 % interval over resampled pictures; None: the metric has none."""
     protocol: str
+    classes: dict[str, dict[str, Any]] | None = None
+    """Class name -> `value`, and the numbers of `train`, `real` and `gen` pictures; None: not a class-wise number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,8 @@ class Study:
     """By dataset."""
     manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By dataset."""
+    theory: dict[str, Any] | None = None
+    """`theory.json` as it is; None: the study has no theory."""
     stage_seconds: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Stage -> seconds summed over its jobs, number of jobs."""
 
@@ -103,8 +107,8 @@ class Study:
         return {e.seed: e.metrics[metric].value for e in self.of_run(run) if metric in e.metrics}
 
     def metric_names(self) -> list[str]:
-        """Return the metrics of all runs, in the order in which they were computed."""
-        return list(dict.fromkeys(name for e in self.evaluations for name in e.metrics))
+        """Return the metrics that compare whole sets of pictures, of all runs, in the order of their computation."""
+        return list(dict.fromkeys(name for e in self.evaluations for name, m in e.metrics.items() if not m.classes))
 
     def anchors_of(self, dataset: str) -> list[list[Evaluation]]:
         """Return the anchors of a dataset, one list of seeds per anchor: untrained, PCA-Gaussian, real, others."""

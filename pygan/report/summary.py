@@ -7,6 +7,7 @@ from pygan.report.evidence import Verdict, mean_interval
 from pygan.report.sentences import headlines
 from pygan.report.study import Evaluation, Study, values_of
 from pygan.report.text import mean_of
+from pygan.report.theory import theory_summary
 
 
 def summary(study: Study, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -63,6 +64,7 @@ def summary(study: Study, verdicts: Sequence[Verdict]) -> dict[str, Any]:
             },
         },
         "versions": study.versions(),
+        **({"theory": theory_summary(study.theory)} if study.theory else {}),
     }
 
 

@@ -20,7 +20,7 @@ from pygan.report.text import (
 )
 
 SPLITS = ("train", "validation", "test")
-STAGES = ("prepare_data", "reference", "train", "probe", "prune_round", "select", "evaluate")
+STAGES = ("prepare_data", "reference", "train", "probe", "prune_round", "select", "evaluate", "theory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,7 +327,8 @@ def protocol_boxes(study: Study) -> list[tuple[str, list[tuple[str, str]]]]:
         pairs = [
             (key, str(value)) for key, value in evaluation.protocol.items() if key not in skipped and value is not None
         ]
-        pairs += [(metric, measured.protocol) for metric, measured in evaluation.metrics.items()]
+        here = [e for e in study.evaluations if e.dataset == dataset]
+        pairs += {name: measured.protocol for e in here for name, measured in e.metrics.items()}.items()
         boxes.append((dataset, pairs))
     return boxes
 

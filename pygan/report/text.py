@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 METRIC_TITLES = {"fd": "Fréchet distance", "kid": "KID"}
 LOWER_IS_BETTER = {"fd", "kid"}
-HIGHER_IS_BETTER = {"precision", "recall", "density", "coverage"}
+HIGHER_IS_BETTER = {"precision", "recall", "density", "coverage", "diversity"}
 NONE = "\N{EN DASH}"
 """An empty cell."""
 

@@ -13,18 +13,20 @@ class Average:
         G: averaged from its present weights on.
         halflife_nimg: pictures after which an old weight counts half.
         rampup: caps the half-life at `rampup * nimg`; None: never.
+        start_nimg: until then the average is a copy.
     """
 
-    def __init__(self, G: nn.Module, halflife_nimg: float, rampup: float | None) -> None:
+    def __init__(self, G: nn.Module, halflife_nimg: float, rampup: float | None, start_nimg: int = 0) -> None:
         self.G = copy.deepcopy(G).eval().requires_grad_(False)
         self.halflife_nimg = halflife_nimg
         self.rampup = rampup
+        self.start_nimg = start_nimg
 
     @torch.no_grad()
     def update(self, G: nn.Module, nimg: int, batch: int) -> None:
         """Move towards `G`, which has seen `nimg` pictures, the last `batch` of them since the previous update."""
         halflife = self.halflife_nimg if self.rampup is None else min(self.halflife_nimg, self.rampup * nimg)
-        weight = 1 - 0.5 ** (batch / max(halflife, 1e-8))
+        weight = 1 - 0.5 ** (batch / max(halflife, 1e-8)) if nimg > self.start_nimg else 1.0
         torch._foreach_lerp_(list(self.G.parameters()), list(G.parameters()), weight)
         for mine, other in zip(self.G.buffers(), G.buffers(), strict=True):
             mine.copy_(other)

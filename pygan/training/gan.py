@@ -8,76 +8,63 @@ continued ends with the same bits.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
-from pygan.checkpoint import Checkpoints, write_tensors
-from pygan.context import Objective, Regularizer, Reporting, Step
+from pygan.checkpoint import Checkpoints, subset, write_tensors
+from pygan.context import Regularizer, Reporting
 from pygan.draws import Draws
-from pygan.errors import TryAgain
-from pygan.pruning.masks import Masked, Masks
-from pygan.sampling import save_grid, to_float, to_uint8
+from pygan.errors import ConfigError, TryAgain
+from pygan.pruning.masks import Masked
+from pygan.sampling import save_grid, to_uint8
+from pygan.training.diagnosis import check_networks, check_terms, dumped, memory_advice
+from pygan.training.distributed import Ranks
 from pygan.training.ema import Average, standing_statistics
+from pygan.training.game import Run, Side, pictures
 from pygan.training.runstate import RunState, StopFlag
 from pygan.training.spec import TrainingSpec
 from pygan.training.stats import Stats, mean_logits
 
 _log = logging.getLogger(__name__)
 
-Batch = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""Global sample indices int64 `[N]` to uint8 pictures `[N, C, H, W]` and labels `[N]` or None."""
+GRID = {"seed": 0, "stream": "grid", "pictures": 64}
+"""Where the latents of every sample grid come from."""
 
 
-@dataclass(kw_only=True)
-class Run:
-    """Everything the loop needs; see `train`."""
-
-    seed: int
-    G: nn.Module
-    D: nn.ModuleList
-    objective: Objective
-    regularizers: Sequence[Regularizer]
-    batch: Batch
-    """Training pictures."""
-    held_out: Batch
-    """Validation pictures, for the statistics alone."""
-    gen_labels: Callable[[Draws], Tensor | None]
-    """Labels for generated pictures."""
-    masks: Masks
-    """Living weights of G; empty: dense."""
-    init: dict[str, Tensor] | None
-    """State to start from, or None: the networks as they are."""
-    init_nimg: int
-    """Pictures that `init` has seen."""
-    metadata: Callable[[int], dict[str, Any]]
-    """Image count to the metadata of a snapshot."""
-
-
-def train(run: Run, spec: TrainingSpec, *, state_dir: Path, out_dir: Path) -> dict[str, Any]:
+def train(
+    run: Run, spec: TrainingSpec, *, state_dir: Path, out_dir: Path, ranks: Ranks | None = None
+) -> dict[str, Any]:
     """Train until `spec.total_nimg`, writing snapshots, sample grids and `stats.jsonl` to `out_dir`.
 
     Args:
-        state_dir: checkpoints live here; training continues at the newest one.
+        state_dir: checkpoints live here; training continues at the newest one, with as many processes as there are now.
+        ranks: this process among those of the training; None: it is alone, on the device of G.
 
     Returns:
         {"nimg", "seconds"}: pictures seen and training time of this job, interruptions included.
 
     Raises:
         TryAgain: a signal asked to stop; the state was saved.
-        NumericalError: a loss stopped being finite; the last checkpoint is kept.
+        NumericalError: a loss or a weight stopped being finite; the last checkpoint is kept.
+        ConfigError: a setting does not suit the device or the number of processes, or the batch its memory.
     """
     # ---- Networks, average, optimizers
     G, D = run.G.train().requires_grad_(False), run.D.train().requires_grad_(False)
-    average = Average(G, spec.ema_halflife_kimg * 1000, spec.ema_rampup)
-    opt_G = torch.optim.Adam(G.parameters(), lr=spec.g_lr, betas=spec.betas, eps=1e-8, fused=True)
-    opt_D = torch.optim.Adam(D.parameters(), lr=spec.d_lr, betas=spec.betas, eps=1e-8, fused=True)
-    state = RunState(G, D, average.G, opt_G, opt_D, run.regularizers)
+    ranks = ranks or Ranks(0, 1, next(G.parameters()).device)
+    _prepare(spec, ranks)
+    average = Average(G, spec.ema_halflife_kimg * 1000, spec.ema_rampup, spec.ema_start_nimg)
+    side_G = Side("G", G, spec.g_lr, Masked(G, subset(run.masks, "G.")), run, spec, ranks)
+    side_D = Side("D", D, spec.d_lr, Masked(D, subset(run.masks, "D.")), run, spec, ranks)
+    state = RunState(G, D, average.G, side_G.optimizer, side_D.optimizer, run.regularizers)
+    networks = {"G": G, "D": D, "G_ema": average.G}
+    if spec.compile:
+        torch._dynamo.config.trace_numpy = False  # the counters behind the draws are uint64, which torch lacks
+        for network in (G, *D):
+            network.compile()
     stop = StopFlag()
 
     # ---- Start: newest checkpoint, else the given state, else the initialization
@@ -85,86 +72,70 @@ def train(run: Run, spec: TrainingSpec, *, state_dir: Path, out_dir: Path) -> di
     nimg, seconds = run.init_nimg, 0.0
     if resumed := checkpoints.load():
         state.load(resumed[0], str(state_dir))
-        nimg, seconds = resumed[1]["nimg"], resumed[1]["seconds"]
+        scalars = resumed[1]
+        nimg, seconds = scalars["nimg"], scalars["seconds"]
+        for side in (side_G, side_D):
+            side.scaler.load_state_dict(scalars["scalers"][side.phase])
         _log.info("continuing at %d images", nimg)
+        if scalars["processes"] != ranks.size:
+            _log.warning("%d processes in place of %d: sums round differently", ranks.size, scalars["processes"])
     elif run.init is not None:
         state.load(run.init, "the snapshot to start from")
-    masked = Masked(G, run.masks)
-    masked.zero_weights()
-    Masked(average.G, run.masks).zero_weights()
-    stats = Stats(out_dir / "stats.jsonl", nimg)
-    monitor = _monitored(run, spec)
-    if nimg in spec.snapshots and resumed is None:
+    for masked in (side_G.masked, side_D.masked, Masked(average.G, subset(run.masks, "G."))):
+        masked.zero_weights()
+    stats = Stats(out_dir if ranks.is_first else None, nimg)
+    index = torch.arange(spec.monitor_images, device=ranks.device)
+    monitor = {"train": pictures(run.batch, index), "validation": pictures(run.held_out, index)}
+    if nimg in spec.snapshots and resumed is None and ranks.is_first:
         _snapshot(run, spec, state, average, nimg, out_dir)
 
     # ---- Loop
     started = time.monotonic() - seconds
     tick_start, tick_nimg = time.monotonic(), nimg
-    bar = tqdm(total=spec.total_nimg, initial=nimg, unit="img", disable=None, mininterval=1)
+    bar = tqdm(total=spec.total_nimg, initial=nimg, unit="img", disable=None if ranks.is_first else True, mininterval=1)
     while nimg < spec.total_nimg:
-        step_number = nimg // spec.nimg_per_step
+        number = nimg // spec.nimg_per_step
 
-        # Discriminator steps
-        D.requires_grad_(True)
-        for _ in range(spec.d_steps):
-            index = torch.arange(nimg, nimg + spec.batch)
-            nimg += spec.batch
-            step = _step(run, "D", step_number, nimg, index)
-            real_img, step.real_c = run.batch(index)
-            step.real_img = _channels_last(to_float(real_img))
-            with torch.no_grad():
-                _generate(run, step)
-            step.real_logits, step.gen_logits = _discriminate_pair(step)
-            objectives = _objectives(step)
-            loss = sum(
-                o.D(real, gen) for o, real, gen in zip(objectives, step.real_logits, step.gen_logits, strict=True)
-            )
-            stats.note("loss/D", loss)
-            loss = _regularize(loss, run.regularizers, step, stats)
-            opt_D.zero_grad(set_to_none=True)
-            loss.backward()
-            opt_D.step()
-        D.requires_grad_(False)
-        for i, d in enumerate(D):
-            for name, value in d.adapt(step_number, spec.nimg_per_step).items():
-                stats.note(f"augment/{i}/{name}", value)
-
-        # Generator step
-        G.requires_grad_(True)
-        g_batch = spec.g_batch or spec.batch
-        index = torch.arange(step_number * g_batch, (step_number + 1) * g_batch)
-        step = _step(run, "G", step_number, nimg, index)
-        _generate(run, step)
-        step.gen_logits = [
-            logits for i, d in _players(step) for logits in d(step.gen_img, step.gen_c, step.draws(f"augment/{i}"))
-        ]
-        loss = sum(o.G(gen) for o, gen in zip(_objectives(step), step.gen_logits, strict=True))
-        stats.note("loss/G", loss)
-        loss = _regularize(loss, run.regularizers, step, stats)
-        opt_G.zero_grad(set_to_none=True)
-        loss.backward()
-        masked.zero_gradients()
-        opt_G.step()
-        masked.zero_weights()
-        G.requires_grad_(False)
+        # Moves: D on each of its batches, then G
+        with memory_advice(spec.batch_gpu or spec.batch // ranks.size):
+            for _ in range(spec.d_steps):
+                index = torch.arange(nimg, nimg + spec.batch)
+                nimg += spec.batch
+                step_D = side_D.move(number, nimg, index)
+            g_batch = spec.g_batch or spec.batch
+            step_G = side_G.move(number, nimg, torch.arange(number * g_batch, (number + 1) * g_batch))
+        ranks.mean_(buffer for part in state.networks.values() for buffer in part.buffers())
+        adapted = {
+            f"augment/{i}/{name}": value
+            for i, d in enumerate(D)
+            for name, value in d.adapt(number, spec.nimg_per_step).items()
+        }
         average.update(G, nimg, spec.nimg_per_step)
 
         # Records: statistics, snapshots, checkpoints
         bar.update(spec.nimg_per_step)
-        stopping = stop.set and nimg < spec.total_nimg
-        losses = stats.check(nimg)
+        stopping = ranks.any(stop.set) and nimg < spec.total_nimg
+        saving = stopping or nimg % spec.checkpoint_nimg == 0
+        with dumped(state_dir.with_name("diverged"), networks, {"D": step_D, "G": step_G}):
+            terms = check_terms(side_D.terms | side_G.terms | adapted, nimg)
+            if saving or nimg in spec.snapshots:
+                check_networks(networks, nimg)
         if nimg % spec.tick_nimg == 0 or nimg == spec.total_nimg:
             now = time.monotonic()
             rate = (nimg - tick_nimg) / (now - tick_start)
-            logits = mean_logits(D, {**monitor, "generated": (step.gen_img.detach(), step.gen_c)})
-            numbers = _numbers(run.regularizers)
-            fields = {"nimg": nimg, "step": step_number + 1, "seconds": now - started, "img_per_sec": rate}
-            stats.write(**fields, **losses, **logits, **numbers)
+            fields = {"step": number + 1, "seconds": now - started, "img_per_sec": rate, **ranks.mean(terms)}
+            logits = mean_logits(D, {**monitor, "generated": (step_G.gen_img.detach(), step_G.gen_c)})
+            stats.write(nimg, **fields, **logits, **_numbers(run.regularizers))
             tick_start, tick_nimg = time.monotonic(), nimg
-        if nimg in spec.snapshots:
+        if nimg in spec.snapshots and ranks.is_first:
             _snapshot(run, spec, state, average, nimg, out_dir)
-        if stopping or nimg % spec.checkpoint_nimg == 0:
-            scalars = {"nimg": nimg, "seconds": time.monotonic() - started}
+        if saving and ranks.is_first:
+            scalars = {
+                "nimg": nimg,
+                "seconds": time.monotonic() - started,
+                "processes": ranks.size,
+                "scalers": {side.phase: side.scaler.state_dict() for side in (side_G, side_D)},
+            }
             checkpoints.save(f"{nimg:012d}", state.tensors(), scalars)
         if stopping:
             raise TryAgain(f"stopped by a signal at {nimg} images, state saved; the same command continues")
@@ -172,56 +143,15 @@ def train(run: Run, spec: TrainingSpec, *, state_dir: Path, out_dir: Path) -> di
     return {"nimg": nimg, "seconds": time.monotonic() - started}
 
 
-def _step(run: Run, phase: str, number: int, nimg: int, index: Tensor) -> Step:
-    return Step(
-        phase=phase, step=number, nimg=nimg, G=run.G, D=run.D, objective=run.objective, index=index, seed=run.seed
-    )
-
-
-def _players(step: Step) -> list[tuple[int, nn.Module]]:
-    """Return the discriminators that have joined the game, with their places in the list."""
-    return [(i, d) for i, d in enumerate(step.D) if step.nimg > d.warmup_nimg]
-
-
-def _objectives(step: Step) -> list[Objective]:
-    """Return one objective per head of the players."""
-    return [objective for _, d in _players(step) for objective in d.objectives(step.objective)]
-
-
-def _channels_last(img: Tensor) -> Tensor:
-    return img.contiguous(memory_format=torch.channels_last)
-
-
-def _generate(run: Run, step: Step) -> None:
-    """Draw latents and labels for the step and run G on them, with fresh noise."""
-    step.gen_z = step.draws("z").normal(run.G.z_dim)
-    step.gen_c = run.gen_labels(step.draws("c"))
-    step.gen_img = run.G(step.gen_z, step.gen_c, step.draws("synthesis"))
-
-
-def _discriminate_pair(step: Step) -> tuple[list[Tensor], list[Tensor]]:
-    """Return every head's logits of the real and of the generated pictures, seen in one batch."""
-    img = _channels_last(torch.cat([step.real_img, step.gen_img]))
-    c = None if step.real_c is None else torch.cat([step.real_c, step.gen_c])
-    index = torch.cat([2 * step.index, 2 * step.index + 1])
-    real, gen = [], []
-    for i, d in _players(step):
-        heads = d(img, c, Draws(step.seed, f"augment/{i}/D", index))
-        halves = [logits.chunk(2, dim=-1) for logits in heads]
-        d.observe([half for half, _ in halves])
-        real += [half for half, _ in halves]
-        gen += [half for _, half in halves]
-    return real, gen
-
-
-def _regularize(loss: Tensor, regularizers: Sequence[Regularizer], step: Step, stats: Stats) -> Tensor:
-    """Add the terms that are due in this phase, weighted by their interval."""
-    for regularizer in regularizers:
-        if step.phase in regularizer.phases and step.due(regularizer.every):
-            term = regularizer(step)
-            stats.note(f"loss/{step.phase}/{type(regularizer).__name__}", term)
-            loss = loss + regularizer.every * term
-    return loss
+def _prepare(spec: TrainingSpec, ranks: Ranks) -> None:
+    """Check the settings that depend on the device and the number of processes, and set the device up."""
+    ranks.check("training.batch", spec.batch)
+    ranks.check("training.g_batch", spec.g_batch or spec.batch)
+    if spec.precision == "fp16" and ranks.device.type == "cpu":
+        raise ConfigError("training.precision: got fp16, expected fp32 or bf16 on a CPU")
+    if ranks.device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = spec.tf32
+        torch.backends.cudnn.allow_tf32 = spec.tf32
 
 
 def _numbers(regularizers: Sequence[Regularizer]) -> dict[str, float]:
@@ -234,21 +164,15 @@ def _numbers(regularizers: Sequence[Regularizer]) -> dict[str, float]:
     }
 
 
-def _monitored(run: Run, spec: TrainingSpec) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Return the fixed training and held-out pictures on which logits are recorded."""
-    index = torch.arange(spec.monitor_images)
-    sets = {"train": run.batch(index), "validation": run.held_out(index)}
-    return {name: (_channels_last(to_float(img)), c) for name, (img, c) in sets.items()}
-
-
 @torch.no_grad()
 def _snapshot(run: Run, spec: TrainingSpec, state: RunState, average: Average, nimg: int, out_dir: Path) -> None:
     """Write the state with a ready-to-sample `G_ema`, and 64 pictures whose latents are the same in every run."""
-    draws = Draws(0, "standing", torch.arange(128 * max(spec.standing_batches, 1)))
+    device = next(run.G.parameters()).device
+    draws = Draws(0, "standing", torch.arange(128 * max(spec.standing_batches, 1), device=device))
     z, c = draws.normal(run.G.z_dim), run.gen_labels(draws)
     ready = standing_statistics(average.G, z, c, spec.standing_batches)
     tensors = state.tensors() | {f"G_ema.{k}": v for k, v in ready.state_dict().items()}
-    write_tensors(out_dir / "snapshots" / f"{nimg:09d}.safetensors", tensors, run.metadata(nimg))
-    draws = Draws(0, "grid", torch.arange(64))
+    write_tensors(out_dir / "snapshots" / f"{nimg:09d}.safetensors", tensors, run.metadata(nimg) | {"grid": GRID})
+    draws = Draws(GRID["seed"], GRID["stream"], torch.arange(GRID["pictures"], device=device))
     img = ready(draws.normal(run.G.z_dim), run.gen_labels(draws))
-    save_grid(out_dir / "snapshots" / f"{nimg:09d}.png", to_uint8(img))
+    save_grid(out_dir / "snapshots" / f"{nimg:09d}.png", to_uint8(img).cpu())

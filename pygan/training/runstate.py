@@ -1,5 +1,6 @@
 """What survives a run: the tensors of its state by name, and the wish to stop."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterable
@@ -8,8 +9,10 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
-from pygan.checkpoint import subset
-from pygan.errors import DataError
+from pygan.checkpoint import check_finite, subset
+from pygan.errors import ConfigError
+
+_log = logging.getLogger(__name__)
 
 
 class StopFlag:
@@ -64,33 +67,69 @@ class RunState:
         return flat
 
     @torch.no_grad()
-    def load(self, tensors: dict[str, Tensor], source: str) -> None:
+    def load(self, tensors: dict[str, Tensor], source: str, *, partial: bool = False) -> None:
         """Take over a state; discriminators and regularizers that it lacks keep their initialization.
 
-        The state of a regularizer that this run does not have is dropped.
+        The state of a regularizer that this run does not have is dropped, and so is that of another augmentation.
+
+        Args:
+            tensors: names as in `tensors()`.
+            source: where they come from, for messages.
+            partial: take what fits by name and shape, and log how much that was.
 
         Raises:
-            DataError: it belongs to another architecture; the message lists the first differing names.
+            ConfigError: it belongs to another architecture; the message lists the first differences.
+            DataError: a tensor is not finite.
         """
+        check_finite(tensors, source)
+        taken = {}
         for name, network in self.networks.items():
             have, want = subset(tensors, f"{name}."), network.state_dict()
             if name == "regularizers":
                 have = {k: v for k, v in have.items() if k.split(".")[0] in network}
-            absent = [k for k in want if k not in have]
-            known = {k.split(".")[0] for k in have}
-            wrong = [k for k in absent if name not in self._open_ended or k.split(".")[0] in known]
-            wrong += [k for k in have if k not in want or have[k].shape != want[k].shape]
-            if wrong:
-                raise DataError(f"{source}: does not fit {name}; first differences: {', '.join(wrong[:3])}")
-            network.load_state_dict(have, strict=False)
+            if name == "D":
+                have, want = _without_other_augmentations(have, want, source)
+            wrong = self._differences(name, have, want)
+            if wrong and not partial:
+                raise ConfigError(f"{source}: does not fit {name}; first differences: {'; '.join(wrong[:3])}")
+            taken[name] = {k: v for k, v in have.items() if k in want and v.shape == want[k].shape}
+            network.load_state_dict(taken[name], strict=False)
+            if partial:
+                left = f", left {'; '.join(wrong[:3])}" if wrong else ""
+                _log.info("%s: took %d of %d tensors for %s%s", source, len(taken[name]), len(want), name, left)
         for name, (optimizer, network) in self.optimizers.items():
             for parameter_name, parameter in network.named_parameters():
                 moments = subset(tensors, f"{name}.{parameter_name}.")
-                if moments:
+                if moments and parameter_name in taken[name.removeprefix("opt_")]:
                     optimizer.state[parameter] = {
                         k: v.clone() if v.dim() == 0 else torch.empty_like(parameter).copy_(v)
                         for k, v in moments.items()
                     }
+
+    def _differences(self, name: str, have: dict[str, Tensor], want: dict[str, Tensor]) -> list[str]:
+        """Return what of a state does not fit, one clause per tensor."""
+        known = {k.split(".")[0] for k in have}
+        absent = [k for k in want if k not in have]
+        wrong = [f"no {k}" for k in absent if name not in self._open_ended or k.split(".")[0] in known]
+        wrong += [f"{k} is unknown" for k in have if k not in want]
+        return wrong + [
+            f"{k} is {list(v.shape)}, expected {list(want[k].shape)}"
+            for k, v in have.items()
+            if k in want and v.shape != want[k].shape
+        ]
+
+
+def _without_other_augmentations(
+    have: dict[str, Tensor], want: dict[str, Tensor], source: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Leave out the state of an augmentation where a player has another one now, which starts anew."""
+    for i in sorted({k.split(".")[0] for k in have} & {k.split(".")[0] for k in want}):
+        prefix = f"{i}.augment."
+        there, here = ({k: v.shape for k, v in side.items() if k.startswith(prefix)} for side in (have, want))
+        if there != here:
+            _log.info("%s: D.%s has another augmentation now, whose state starts anew", source, i)
+            have, want = ({k: v for k, v in side.items() if not k.startswith(prefix)} for side in (have, want))
+    return have, want
 
 
 def _by_class(regularizers: Iterable[object]) -> nn.ModuleDict:

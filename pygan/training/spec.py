@@ -1,5 +1,7 @@
 """How long and how fast a GAN is trained."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from pygan.spec import spec
@@ -11,6 +13,8 @@ class TrainingSpec:
 
     batch: int = Field(default=32, ge=2)
     """Real pictures per discriminator step."""
+    batch_gpu: int | None = Field(default=None, ge=1)
+    """Pictures that one process computes at a time, gradients being accumulated to `batch`; null: all of its share."""
     g_batch: int | None = Field(default=None, ge=1)
     """Generated pictures per generator step; None: `batch`."""
     d_steps: int = Field(default=1, ge=1)
@@ -25,10 +29,25 @@ class TrainingSpec:
     """Adam learning rate of every discriminator."""
     betas: tuple[float, float] = (0.5, 0.99)
     """Adam moments, G and D."""
+    adam_eps: float = Field(default=1e-8, gt=0)
+    """Adam's epsilon, G and D."""
+    lazy: Literal["merged", "separate"] = "merged"
+    """Terms with an interval belong to the step in which they are due, or make an optimizer step of their own with
+    Adam corrected for it (StyleGAN2)."""
+    sanitize_gradients: bool = False
+    """Replace gradients that are not finite by 0 (NaN) and 1e5 (infinity), as StyleGAN2-ADA does."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the forward passes; weights, optimizers and lazy terms keep float32. fp16 needs a GPU."""
+    tf32: bool = False
+    """Let GPUs round the factors of float32 products to 10 bits."""
+    compile: bool = False
+    """Compile the networks with torch.compile."""
     ema_halflife_kimg: float = Field(default=7.4, gt=0)
     """Half-life of the moving average of G, thousands of pictures."""
     ema_rampup: float | None = Field(default=0.08, gt=0)
     """Cap the half-life at this fraction of the pictures seen; None: no ramp (StyleGAN2-ADA uses 0.05)."""
+    ema_start_nimg: int = Field(default=0, ge=0)
+    """Pictures until which the average is a copy of G (BigGAN averages from step 1000 on)."""
     standing_batches: int = Field(default=8, ge=0)
     """Batches that re-estimate the batch-normalization statistics of the averaged G; 0: G's running statistics."""
     tick_nimg: int = Field(default=3_200, ge=1)

@@ -1,55 +1,52 @@
 """The statistics of a run: one JSON object a line, continued after an interruption without doubled lines."""
 
+import importlib.util
 import json
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pygan.errors import NumericalError
-
 _log = logging.getLogger(__name__)
 
 
 class Stats:
-    """Appends a line a tick to `path`, drops what a resumed run repeats, and stops at the first non-finite number.
+    """Appends a line a tick to `stats.jsonl`, and to `tensorboard/` where that package is installed.
 
     Args:
+        folder: where they go; None: nowhere, as in all processes but the first.
         nimg: pictures seen at the start; later lines of an interrupted run are removed.
     """
 
-    def __init__(self, path: Path, nimg: int) -> None:
-        self.path = path
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        path.write_text("".join(line for line in lines if line.endswith("\n") and json.loads(line)["nimg"] <= nimg))
-        self._terms: dict[str, Tensor] = {}
+    def __init__(self, folder: Path | None, nimg: int) -> None:
+        self._path = None if folder is None else folder / "stats.jsonl"
+        self._board = None if folder is None else _tensorboard(folder / "tensorboard", nimg)
+        if self._path is not None:
+            lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
+            kept = (line for line in lines if line.endswith("\n") and json.loads(line)["nimg"] <= nimg)
+            self._path.write_text("".join(kept))
 
-    def note(self, name: str, value: Tensor) -> None:
-        """Remember the newest value of a loss term."""
-        self._terms[name] = value.detach()
-
-    def check(self, nimg: int) -> dict[str, float]:
-        """Return the noted terms as numbers.
-
-        Raises:
-            NumericalError: one of them is not finite; the message names it.
-        """
-        values = {name: float(value) for name, value in self._terms.items()}
-        bad = [name for name, value in values.items() if not math.isfinite(value)]
-        if bad:
-            raise NumericalError(
-                f"{bad[0]} became {values[bad[0]]} at {nimg} images; the last checkpoint is kept: lower the learning "
-                "rate or look at the last lines of stats.jsonl"
-            )
-        return values
-
-    def write(self, **fields: Any) -> None:
+    def write(self, nimg: int, **fields: Any) -> None:
         """Append one line."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(fields) + "\n")
+        if self._path is None:
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps({"nimg": nimg, **fields}) + "\n")
+        if self._board is not None:
+            for name, value in fields.items():
+                self._board.add_scalar(name, value, nimg)
+            self._board.flush()
+
+
+def _tensorboard(folder: Path, nimg: int) -> Any | None:
+    """Return a writer of TensorBoard events that hides those after `nimg`; None without that package."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(folder, purge_step=nimg + 1)
 
 
 @torch.no_grad()

@@ -51,6 +51,27 @@ def test_exponential_counts(imbalance_factor):
     np.testing.assert_array_equal(np.bincount(labels[select(labels, spec, 0)], minlength=10), counts)
 
 
+@pytest.mark.parametrize(
+    ("imbalance_factor", "expected", "total"),
+    [
+        (100, [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50], 12406),
+        (1000, [5000, 2320, 1077, 500, 232, 107, 50, 23, 10, 5], 9324),
+    ],
+)
+def test_the_published_long_tails_of_cifar_10(imbalance_factor, expected, total):
+    """The counts of the gSR release (Rangwani et al., ECCV 2022)."""
+    counts = LongTailed(imbalance_factor=imbalance_factor).counts(np.arange(50_000) % 10)
+    assert counts == expected and sum(counts) == total
+
+
+@pytest.mark.parametrize(
+    ("imbalance_factor", "expected"),
+    [(100, [50000, 15811, 5000, 1581, 500]), (1000, [50000, 8891, 1581, 281, 50])],
+)
+def test_the_published_long_tails_of_lsun(imbalance_factor, expected):
+    assert LongTailed(imbalance_factor=imbalance_factor, n_max=50_000).counts(np.arange(5)) == expected
+
+
 def test_step_counts():
     spec = LongTailed(imbalance_factor=50, n_max=100, profile="step")
     assert spec.counts(np.arange(100) % 5) == [100, 100, 2, 2, 2]

@@ -1,5 +1,7 @@
 """The frame of the frozen networks, on a small network made here, and its helpers against PyTorch's own layers."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,15 +13,16 @@ from pygan.features.frozen import FrozenNetwork, folded_convolutions, load_convo
 class _Tiny(FrozenNetwork):
     """One convolution on 8x8 pictures."""
 
+    usual_taps = ("conv",)
+
     def __init__(self) -> None:
-        super().__init__("tiny", resolution=8, channels=(5,), mean=(10.0, 20.0, 30.0), std=(2.0, 4.0, 8.0), sha256="00")
+        super().__init__("tiny", resolution=8, mean=(10.0, 20.0, 30.0), std=(2.0, 4.0, 8.0))
         self.conv = nn.Conv2d(3, 5, 3, padding=1)
 
-    def _maps(self, x: Tensor) -> list[Tensor]:
-        return [self.conv(x)]
-
-    def _vector(self, x: Tensor) -> Tensor:
-        return self.conv(x).mean((2, 3))
+    def _walk(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        x = self.conv(x)
+        yield "conv", x
+        yield "pooled", x.mean((2, 3))
 
 
 def test_normalization_undoes_the_range_and_applies_mean_and_std() -> None:

@@ -1,6 +1,7 @@
 """The common ground of the metrics: clean-fid's resize, features that depend on the picture alone, checks, records."""
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,17 +16,18 @@ from pygan.metrics.base import extract, network_spec, prepared, protocol_record,
 class _Tiny(FrozenNetwork):
     """A strided convolution on 24x24 pictures; features overflow where `gain` is too large."""
 
+    usual_taps = ("conv",)
+
     def __init__(self, gain: float = 1.0) -> None:
-        super().__init__("tiny", resolution=24, channels=(16,), mean=(0.0,) * 3, std=(255.0,) * 3, sha256=None)
+        super().__init__("tiny", resolution=24, mean=(0.0,) * 3, std=(255.0,) * 3)
         self.conv = nn.Conv2d(3, 16, 5, 2)
         self.gain = gain
         self.freeze()
 
-    def _maps(self, x: Tensor) -> list[Tensor]:
-        return [self.conv(x)]
-
-    def _vector(self, x: Tensor) -> Tensor:
-        return self.conv(x).mean((2, 3)) * self.gain
+    def _walk(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        x = self.conv(x)
+        yield "conv", x
+        yield "pooled", x.mean((2, 3)) * self.gain
 
 
 def _black_and_white(n: int, side: int = 32) -> Tensor:

@@ -202,6 +202,12 @@ def test_setup_filter() -> None:
     assert setup_filter([1, 1], device="meta").device.type == "meta"
 
 
+def test_a_filter_can_be_planned_without_memory() -> None:
+    with torch.device("meta"):
+        f = setup_filter([1, 3, 3, 1])
+    assert f.is_meta and f.shape == (4, 4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

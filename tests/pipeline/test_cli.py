@@ -87,7 +87,7 @@ def test_the_fingerprint_follows_spec_contents_and_their_order(tmp_path: Path) -
     assert base != cli.fingerprint(SPEC, {"x": [b, a]})
     assert base != cli.fingerprint(SPEC, {"y": [a, b]})
     assert base != cli.fingerprint(SPEC | {"threads": 2}, {"x": [a, b]})
-    assert base != cli.fingerprint(SPEC, {"x": [a, b]}, gpus=1)
+    assert base != cli.fingerprint(SPEC, {"x": [a, b]}, on_cpu=True)
     os.utime(a, (0, 0))
     assert base == cli.fingerprint(SPEC, {"x": [a, b]})
     a.write_text("other")

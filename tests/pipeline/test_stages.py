@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from typer.testing import CliRunner
 
 from pipeline import evaluate, probe, prune_round, reference, select, train
 from pygan import assets
-from pygan.checkpoint import read_tensors
+from pygan.checkpoint import read_tensors, write_tensors
+from pygan.cli import app
 from pygan.data.pictures import ArrayPicture
 from pygan.data.store import write_store
-from pygan.errors import ConfigError, MissingInput
+from pygan.errors import ConfigError, DataError, MissingInput
+from pygan.metrics.base import measured_name
+from pygan.metrics.intra import MEASURES
 from pygan.sampling import load_generator, sample
 
 CLASSES = ["dark", "light"]
@@ -23,6 +28,8 @@ RUN = {
     "seed": 0,
     "dataset": "two",
     "subset": {"kind": "n_shot", "n": 6, "per_class": True},
+    "sampling": "natural",
+    "gen_labels": "natural",
     "base": {"kind": "sngan", "z_dim": 8, "g_channels": 4, "d_channels": 4, "conditional": True},
     "loss": "hinge",
     "augment": {"kind": "diffaug"},
@@ -54,7 +61,7 @@ def data(tmp_path_factory) -> dict[str, list[Path]]:
             (ArrayPicture(f"picture {i}", image + np.uint8(100 * (i % 2))), i % 2) for i, image in enumerate(pixels)
         ]
         write_store(folder / f"{split}.lmdb", items, resolution=32)
-    (folder / "manifest.json").write_text(json.dumps({"class_names": CLASSES}))
+    (folder / "manifest.json").write_text(json.dumps({"class_names": CLASSES, "resolution": 32, "channels": 3}))
     return {name: [folder / f"{name}.lmdb"] for name in ("train", "validation", "test")} | {
         "manifest": [folder / "manifest.json"]
     }
@@ -94,20 +101,82 @@ def test_train_records_what_it_did(trained):
     assert sample(G, 5, seed=0).shape == (5, 3, 32, 32)
 
 
+def prune(
+    out: Path, data: dict[str, list[Path]], number: int = 1, ticket: dict | None = None, **inputs: list[Path]
+) -> Path:
+    config = {"run": "t", "seed": 0, "round": number, "base": RUN["base"], "ticket": ticket}
+    return stage(prune_round, out, {"manifest": data["manifest"]} | inputs, **config)
+
+
 def test_a_ticket_is_found_and_trained(trained, data, tmp_path):
-    ticket = {"kind": "lottery", "found_in": "tiny"}
-    inputs = {"snapshot": [trained / "snapshots" / "000000024.safetensors"]}
-    masks = stage(prune_round, tmp_path / "prune", inputs, run="t", seed=0, round=1, ticket=ticket)
+    """The paper's algorithm: G and D, rewound to the start bit by bit, masked to the end."""
+    ticket = {"kind": "lottery", "found_in": "tiny", "networks": ["G", "D"]}
+    masks = prune(tmp_path / "prune", data, ticket=ticket, snapshot=[trained / "snapshots" / "000000024.safetensors"])
     record = json.loads((masks / "prune.json").read_text())
     assert record["sparsity"] == pytest.approx(0.2, abs=1e-3)
-    assert record["sparsity_of_generator"] < record["sparsity"]
-    out = stage(train, tmp_path / "train", data | {"mask": [masks / "mask.safetensors"]}, **RUN | {"ticket": ticket})
-    tensors = read_tensors(out / "snapshots" / "000000024.safetensors")[0]
-    for name, mask in read_tensors(masks / "mask.safetensors")[0].items():
-        assert (tensors[f"G.{name}"][mask == 0] == 0).all()
+    shares = record["shares"]
+    assert shares["all"]["living"] == shares["G"]["living"] + shares["D"]["living"]
+    assert shares["G"]["sparsity"] < shares["G_conv"]["sparsity"]
+    assert record["sparsity_of_generator"] == shares["G"]["sparsity"] < record["sparsity"]
+    assert record["dense_of_same_size"]["g_channels"] in (3, 4)
+
+    file = masks / "mask.safetensors"
+    out = stage(train, tmp_path / "train", data | {"mask": [file]}, **RUN | {"ticket": {"kind": "lottery"}})
+    living, metadata = read_tensors(file)
+    assert metadata["base"] == RUN["base"] and metadata["round"] == 1
+    assert {name.partition(".")[0] for name in living} == {"G", "D"}
+    dense, start, end = (
+        read_tensors(path)[0]
+        for path in (
+            *((t / "snapshots" / "000000000.safetensors") for t in (trained, out)),
+            out / "snapshots" / "000000024.safetensors",
+        )
+    )
+    for name, tensor in dense.items():
+        if name.startswith(("G.", "D.")):  # parameters, statistics, singular vectors
+            expected = tensor * living[name] if name in living else tensor
+            assert torch.equal(start[name], expected), name
+    for name, mask in living.items():
+        assert (end[name][mask == 0] == 0).all()
+        assert (end[name][mask == 1] != start[name][mask == 1]).any()
     record = json.loads((out / "run.json").read_text())
     assert record["masks"]["sparsity"] == pytest.approx(0.2, abs=1e-3)
     assert record["methods"] == ["diffaug", "r1", "lottery"]
+
+
+def test_the_next_round_and_the_controls_follow_from_a_mask(trained, data, tmp_path):
+    snapshot = {"snapshot": [trained / "snapshots" / "000000024.safetensors"]}
+    ticket = {"kind": "lottery", "found_in": "tiny"}
+    first = prune(tmp_path / "1", data, ticket=ticket, **snapshot) / "mask.safetensors"
+    second = prune(tmp_path / "2", data, 2, ticket, **snapshot, mask=[first]) / "mask.safetensors"
+    random = prune(tmp_path / "r", data, ticket={"kind": "random", "found_in": "tiny", "like": "t"}, like=[second])
+    same = prune(tmp_path / "s", data, ticket={"kind": "transfer", "mask_of": "t"}, like=[second])
+    a, b, c, d = (
+        read_tensors(path)[0] for path in (first, second, random / "mask.safetensors", same / "mask.safetensors")
+    )
+    total = sum(m.numel() for m in a.values())
+    for name in a:
+        assert (b[name] <= a[name]).all()
+        assert c[name].sum() == b[name].sum()
+        assert torch.equal(d[name], b[name])
+    for number, masks in ((1, a), (2, b)):
+        assert abs(sum(int(m.sum()) for m in masks.values()) - total * 0.8**number) <= number
+    overlap = json.loads((random / "prune.json").read_text())["overlap_with_like"]
+    assert overlap["intersection_over_union"] == pytest.approx(overlap["expected_by_chance"], abs=0.05)
+    assert json.loads((same / "prune.json").read_text())["overlap_with_like"]["intersection_over_union"] == 1
+
+    spoken = json.loads(CliRunner().invoke(app, ["masks", str(first), str(second)]).stdout)
+    assert spoken["shares"] == json.loads((first.parent / "prune.json").read_text())["shares"]
+    assert spoken["overlap"]["intersection_over_union"] == pytest.approx(0.8, abs=1e-3)  # nested
+    missing = CliRunner().invoke(app, ["masks", str(tmp_path / "none.safetensors")])
+    assert missing.exit_code == 66 and "no such file" in missing.stderr
+
+
+def test_a_mask_for_another_architecture_stops_the_training_before_it_starts(data, tmp_path):
+    mask = tmp_path / "mask.safetensors"
+    write_tensors(mask, {"G.convs.0.weight": torch.ones(4, 4, 3, 3, dtype=torch.uint8)})
+    with pytest.raises(DataError, match=r"made for another architecture, convs\.0\.weight is no parameter of this one"):
+        stage(train, tmp_path / "train", data | {"mask": [mask]}, **RUN | {"ticket": {"kind": "transfer"}})
 
 
 def test_the_probe_chooses_and_the_chosen_network_joins(trained, data, tmp_path):
@@ -142,14 +211,32 @@ def test_selection_and_metrics(trained, data, tmp_path):
     assert selected["split"] == "validation"
     assert selected["scores"][str(selected["nimg"])] == min(selected["scores"].values())
 
-    common |= {"dataset": "two", "subset": RUN["subset"], "n_gen": 16, "metrics": [{"kind": "fid"}, {"kind": "kid"}]}
+    metrics = [{"kind": "fid"}, {"kind": "kid"}, {"kind": "intra", "at_least": 4, "components": 2}]
+    common |= {"dataset": "two", "subset": RUN["subset"], "n_gen": 16, "metrics": metrics, "gen_labels": "uniform"}
     inputs |= {"selected": [chosen / "selected.json"], "run_json": [trained / "run.json"], "train": data["train"]}
     for subject, count in (("run", 16), ("pca_gaussian", 16), ("real", 24)):
         out = stage(evaluate, tmp_path / subject, inputs, **common | {"subject": subject})
         record = json.loads((out / "metrics.json").read_text())
-        assert set(record["metrics"]) == {"fd_mobilenet_v2", "kid_mobilenet_v2"}
+        by_class = {name: found["classes"] for name, found in record["metrics"].items() if "classes" in found}
+        assert set(record["metrics"]) - set(by_class) == {"fd_mobilenet_v2", "kid_mobilenet_v2"}
+        if subject == "pca_gaussian":  # has no classes
+            assert by_class == {}
+        else:
+            groups = ("intra", "head", "middle")  # two classes have no tail
+            names = [measured_name(f"{name}_{group}", "mobilenet_v2") for name in MEASURES for group in groups]
+            assert set(by_class) == set(names)
+            numbers = {"run": (6, 12, 8), "real": (12, 12, 12)}[subject]
+            found = {name: (e["train"], e["real"], e["gen"]) for name, e in by_class["diversity_intra"].items()}
+            assert found == dict.fromkeys(CLASSES, numbers)
         assert (record["protocol"]["n_gen"], record["protocol"]["reference_split"]) == (count, "test")
         assert record["nimg"] == (selected["nimg"] if subject == "run" else None)
+
+
+def test_a_class_without_a_picture_is_refused_before_training(data, tmp_path):
+    with pytest.raises(DataError, match="class 'light' has no training picture"):
+        subset = {"kind": "long_tailed", "imbalance_factor": 100, "n_max": 10}
+        stage(train, tmp_path, data, **RUN | {"subset": subset})
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_wrong_value_is_refused_by_its_key(data, tmp_path):

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny import ADA, SPEC, tiny_run
 
 from pygan.checkpoint import read_tensors, subset
-from pygan.errors import DataError, NumericalError
+from pygan.errors import ConfigError, NumericalError
 from pygan.sampling import load_generator, sample
 from pygan.training.ema import Average, standing_statistics
 from pygan.training.gan import train
@@ -53,11 +53,27 @@ def test_pruned_weights_are_zero_in_every_snapshot(tmp_path):
     out = run_in(tmp_path, run)
     for nimg in (0, 40, 80):
         tensors = snapshot(out, nimg)
-        for name, mask in run.masks.items():
-            for network in ("G", "G_ema"):
-                weight = tensors[f"{network}.{name}"]
-                assert (weight[~mask] == 0).all()
-                assert (weight[mask] != 0).all()
+        averaged = {name.replace("G.", "G_ema.", 1): mask for name, mask in run.masks.items() if name.startswith("G.")}
+        assert averaged and averaged.keys() < tensors.keys() and len(averaged) < len(run.masks)  # D is pruned too
+        for name, mask in (run.masks | averaged).items():
+            assert (tensors[name][~mask] == 0).all()
+            assert (tensors[name][mask] != 0).all()
+
+
+def test_masks_of_a_spectrally_normalized_D_are_exact_after_an_interruption(tmp_path):
+    """The checkpoint at 32 images of a shorter run is continued; whole and continued run end with the same bits."""
+    base = {"kind": "sngan", "z_dim": 8, "g_channels": 4, "d_channels": 4}
+    run_in(tmp_path / "part", tiny_run(sparse=True, base=base), replace(SPEC, total_nimg=40, snapshots=(0, 40)))
+    assert (tmp_path / "part" / "state" / f"{32:012d}").is_dir()
+    runs = [tiny_run(sparse=True, base=base) for _ in range(2)]
+    whole, rest = (
+        snapshot(run_in(tmp_path / name, run), 80) for name, run in zip(("whole", "part"), runs, strict=True)
+    )
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, rest[name]), name
+    assert any("parametrizations" in name for name in runs[0].masks)
+    for name, mask in runs[0].masks.items():
+        assert (rest[name][~mask] == 0).all() and (rest[name][mask] != 0).any()
 
 
 def test_a_continued_run_repeats_the_longer_one(tmp_path):
@@ -86,7 +102,7 @@ def test_a_continued_run_may_add_a_discriminator(tmp_path):
 def test_a_snapshot_of_another_architecture_is_refused(tmp_path):
     out = run_in(tmp_path / "first")
     other = tiny_run(base={"kind": "dcgan", "z_dim": 8, "g_channels": 8, "d_channels": 4}, init=snapshot(out, 40))
-    with pytest.raises(DataError, match=r"does not fit G; first differences: "):
+    with pytest.raises(ConfigError, match=r"does not fit G; first differences: "):
         run_in(tmp_path / "second", other)
 
 

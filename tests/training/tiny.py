@@ -14,8 +14,8 @@ from torch import nn
 from pygan.context import Context
 from pygan.draws import Draws, permutation
 from pygan.losses import OBJECTIVES
-from pygan.pruning.lottery import prune_by_magnitude
 from pygan.pruning.masks import prunable
+from pygan.pruning.ranking import remove_lowest
 from pygan.sampling import describe
 from pygan.spec import load_spec
 from pygan.training.gan import Run, train
@@ -66,12 +66,19 @@ def tiny_run(
         "batch": lambda index: (data["train"][order[index % N]], None),
         "held_out": lambda index: (data["validation"][index % N], None),
         "gen_labels": lambda draws: None,
-        "masks": prune_by_magnitude(prunable(G.state_dict()), {}, 0.5) if sparse else {},
+        "masks": half_of({"G": G, "D": players}) if sparse else {},
         "init": None,
         "init_nimg": 0,
         "metadata": lambda nimg: describe(base, ctx, nimg),
     }
     return Run(**(defaults | fields))
+
+
+def half_of(networks: dict) -> dict[str, torch.Tensor]:
+    """Masks that prune half of the convolution weights of G and D, the smallest ones."""
+    module = nn.ModuleDict({"G": networks["G"], "D": nn.ModuleList(networks["D"])})
+    weights = {name: module.get_parameter(name).detach().abs() for name in prunable(module, ("G", "D"))}
+    return remove_lowest(weights, {}, 0.5)
 
 
 def main(arguments: list[str]) -> int:

@@ -22,6 +22,11 @@ LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 TEMPLATE = os.path.relpath(ROOT / "pygan/report/page.html.j2")
 SEEDS = config["seeds"]
+LAUNCHER = "python"
+if config["processes"] > 1:
+    LAUNCHER += (
+        f" -m torch.distributed.run --standalone --nproc-per-node {config['processes']}"
+    )
 RUNS = config["runs"]
 ANCHORS = {name: subject for name, subject in config["anchors"].items() if subject}
 
@@ -39,7 +44,7 @@ wildcard_constraints:
 
 def rounds_of(run):
     ticket = RUNS[run]["ticket"]
-    return ticket["rounds"] if ticket else 0
+    return ticket.get("rounds", 1) if ticket else 0
 
 
 def jobs_of(run):
@@ -152,10 +157,21 @@ def probed(run, seed):
 
 
 def pruning_input(run, seed, number):
-    before = f"{run}@{number - 1}" if number > 1 else RUNS[run]["ticket"]["found_in"]
+    """A lottery reads the training of the round before; other pruners read the last mask of a run, or of a file."""
+    ticket = RUNS[run]["ticket"]
+    trained, other = [], ticket.get("like") or ticket.get("mask_of")
+    if ticket["kind"] == "lottery":
+        before = f"{run}@{number - 1}" if number > 1 else ticket["found_in"]
+        trained = snapshots(before, seed, nimgs_of(before)[-1:])
     return {
-        "snapshot": snapshots(before, seed, nimgs_of(before)[-1:]),
+        "manifest": data(dataset_of(run), "manifest.json"),
+        "snapshot": trained,
         "mask": masks(run, seed, number - 1),
+        "like": (
+            masks(other, seed, rounds_of(other))
+            if other
+            else [ticket["path"]] if ticket.get("path") else []
+        ),
     }
 
 
@@ -175,6 +191,16 @@ def anchor_metrics(anchor):
     if anchor == "real":
         return [f"{RESULTS}/anchors/real/metrics.json"]
     return [f"{RESULTS}/anchors/{anchor}/seed{seed}/metrics.json" for seed in SEEDS]
+
+
+def theory_input():
+    """Pictures where likelihoods of real ones are asked for."""
+    images = (config["theory"] or {}).get("images")
+    return {
+        "manifest": data(images["dataset"], "manifest.json") if images else [],
+        "train": stores(images["dataset"], "train") if images else [],
+        "test": stores(images["dataset"], "test") if images else [],
+    }
 
 
 # Slices of the configuration.
@@ -206,7 +232,15 @@ def reference_stage(dataset):
 def training_stage(job, seed):
     run = run_of(job)
     names = {"run": run, "seed": int(seed), "bank": bank_of(run, seed)}
-    return stage_json("train", {**RUNS[run], **names}, threads=config["threads"])
+    ticket = RUNS[run]["ticket"]
+    ticket = ticket and {
+        "kind": ticket["kind"]
+    }  # the rest decides about mask and start, which are inputs
+    return stage_json(
+        "train",
+        {**RUNS[run], **names, "ticket": ticket},
+        threads=config["threads"],
+    )
 
 
 def probe_stage(run, seed):
@@ -221,8 +255,14 @@ def probe_stage(run, seed):
 
 
 def pruning_stage(run, seed, number):
-    names = {"run": run, "seed": int(seed), "round": int(number)}
-    return stage_json("prune_round", {**names, "ticket": RUNS[run]["ticket"]})
+    """A round knows its own share alone, so that a change of later rounds does not concern it."""
+    number, ticket = int(number), dict(RUNS[run]["ticket"])
+    names = {"run": run, "seed": int(seed), "round": number}
+    fields = {key: RUNS[run][key] for key in ("dataset", "base")}
+    if ticket["kind"] == "lottery":
+        shares = ticket["fractions"] or [ticket["fraction"]] * ticket["rounds"]
+        ticket |= {"rounds": 1, "fraction": shares[number - 1], "fractions": None}
+    return stage_json("prune_round", {**names, **fields, "ticket": ticket})
 
 
 def select_stage(run, seed):
@@ -253,6 +293,10 @@ def evaluate_stage(subject, run, seed):
 def real_stage(dataset):
     names = {"subject": "real", "run": None, "seed": None, "dataset": dataset}
     return stage_json("evaluate", {**names, **config["evaluate"]})
+
+
+def theory_stage():
+    return stage_json("theory", config["theory"])
 
 
 def report_stage():

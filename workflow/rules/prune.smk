@@ -1,4 +1,5 @@
-# The mask of one round from the trained network of the round before; round 1 looks at the run `found_in`.
+# The mask of one round: from the trained network of the round before (round 1 looks at the run `found_in`), drawn at
+# random, or taken over from another run or a file.
 
 
 rule prune_round:
@@ -18,5 +19,6 @@ rule prune_round:
         stage=lambda wc: pruning_stage(wc.run, wc.seed, wc.round),
     shell:
         "python -m pipeline.prune_round --spec {params.stage:q}"
-        " --input snapshot={input.snapshot:q} --input mask={input.mask:q}"
+        " --input manifest={input.manifest:q} --input snapshot={input.snapshot:q}"
+        " --input mask={input.mask:q} --input like={input.like:q}"
         ' --out "$(dirname {output.mask:q})" > {log:q} 2>&1'

@@ -39,12 +39,14 @@ rule report:
             RUNS,
         ),
         anchors=[path for anchor in ANCHORS for path in anchor_metrics(anchor)],
-        template=TEMPLATE,
+        theory=[f"{RESULTS}/theory/theory.json"] if config["theory"] else [],
+        template=local(TEMPLATE),
     output:
         page=f"{RESULTS}/report/index.html",
         summary=f"{RESULTS}/report/summary.json",
     log:
         f"{LOGS}/report.log",
+    localrule: True
     conda:
         "../envs/pygan.yaml"
     params:
@@ -54,6 +56,7 @@ rule report:
         " --input manifest={input.manifest:q} --input contact_sheet={input.contact_sheet:q}"
         " --input run_json={input.run_json:q} --input stats={input.stats:q} --input samples={input.samples:q}"
         " --input metrics={input.metrics:q} --input selected={input.selected:q} --input probe={input.probe:q}"
-        " --input prune={input.prune:q} --input anchors={input.anchors:q} --input template={input.template:q}"
+        " --input prune={input.prune:q} --input anchors={input.anchors:q} --input theory={input.theory:q}"
+        " --input template={input.template:q}"
         ' --input benchmarks="$(dirname {output.page:q})/../benchmarks"'
         ' --out "$(dirname {output.page:q})" > {log:q} 2>&1'

@@ -26,13 +26,14 @@ for job in JOBS:
         priority: PRIORITY[run_of(job)]
         conda:
             "../envs/pygan.yaml"
-        threads: config["threads"]
+        threads: config["threads"] * config["processes"]
         resources:
-            gpu=1,
+            gpu=config["processes"],
         params:
             stage=lambda wc, job=job: training_stage(job, wc.seed),
         shell:
-            "exec python -m pipeline.train --spec {params.stage:q} --gpus {resources.gpu}"
+            f"exec {LAUNCHER} -m pipeline.train"
+            " --spec {params.stage:q} --gpus {resources.gpu}"
             " --input manifest={input.manifest:q} --input train={input.train:q}"
             " --input validation={input.validation:q} --input init={input.init:q}"
             " --input probe={input.probe:q} --input mask={input.mask:q}"

@@ -1,0 +1,272 @@
+"""Parts of a study that are valid by themselves and do not fit together, found before any job starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pygan.config_reading import expected
+from pygan.context import Context
+from pygan.errors import ConfigError
+from pygan.metrics.base import measured_name
+from pygan.pruning.masks import bare_networks
+
+if TYPE_CHECKING:
+    from pygan.config import Run, Study
+
+
+def check_combinations(study: Study) -> None:
+    """Raise `ConfigError` where parts that are valid by themselves do not fit together."""
+    if len(set(study.seeds)) < len(study.seeds):
+        raise ConfigError(f"seeds: got {list(study.seeds)}, expected every seed once")
+    _check_sections(study)
+    _check_bank(study)
+    for name, run in study.runs.items():
+        _known(f"runs.{name}.dataset", run.dataset, study.datasets)
+        _check_networks(study, name, run)
+        _check_discriminators(study, name, run)
+        _check_classes(name, run)
+        _check_start(study, name, run)
+        _check_ticket(study, name, run)
+    for name in study.runs:
+        _check_no_cycle(study, name)
+    _check_anchors(study)
+    if study.runs:
+        _check_labels_to_measure(study)
+    _check_claims(study)
+
+
+def _known(key: str, name: str, names: dict[str, Any]) -> None:
+    if name not in names:
+        raise ConfigError(f"{key}: got {name!r}, {expected(name, list(names))}")
+
+
+def _check_sections(study: Study) -> None:
+    """Check that there is something to do, and what it takes."""
+    if not study.runs and study.theory is None:
+        raise ConfigError("runs: got none, expected at least one (or a `theory`)")
+    if study.runs or study.anchors.real is not None:
+        for key in ("select", "evaluate"):
+            if getattr(study, key) is None:
+                raise ConfigError(f"{key}: the key is missing")
+    if study.theory is not None and study.theory.images is not None:
+        _known("theory.images.dataset", study.theory.images.dataset, study.datasets)
+
+
+def _check_bank(study: Study) -> None:
+    kinds = [entry.kind for entry in study.bank]
+    for place, kind in enumerate(kinds):
+        if kind in kinds[:place]:
+            raise ConfigError(f"bank.{place}: {kind} is in the bank already")
+    if study.evaluate is not None and study.evaluate.network.kind in kinds:
+        raise ConfigError(f"evaluate.network: {study.evaluate.network.kind} is in the bank, so it cannot be the judge")
+
+
+def _check_networks(study: Study, name: str, run: Run) -> None:
+    """Build the networks, so that a resolution they cannot have is found here."""
+    try:
+        networks = _bare_networks(study, run)
+    except ValueError as error:
+        raise ConfigError(f"runs.{name}.base: {error}") from error
+    if not hasattr(networks["G"], "mapping") and any(
+        regularizer.kind == "path_length" for regularizer in run.regularizers
+    ):
+        raise ConfigError(
+            f"runs.{name}.regularizers: path_length needs a base with an intermediate latent space such as stylegan2, "
+            f"{run.base.kind} has none"
+        )
+    if run.augment is not None:
+        try:
+            run.augment.build(_context(study, run))
+        except ValueError as error:
+            raise ConfigError(f"runs.{name}: {error}") from error
+
+
+def _context(study: Study, run: Run) -> Context:
+    """Return the surroundings of a run, as if there were no classes: those are not known yet."""
+    dataset = study.datasets[run.dataset]
+    return Context(resolution=dataset.resolution, channels=dataset.channels)
+
+
+def _bare_networks(study: Study, run: Run) -> nn.ModuleDict:
+    """Return the networks of a run without their memory."""
+    return bare_networks(run.base, _context(study, run))
+
+
+def _check_discriminators(study: Study, name: str, run: Run) -> None:
+    key = f"runs.{name}.discriminators"
+    kinds = [discriminator.kind for discriminator in run.discriminators]
+    if kinds[0] != "plain" or "plain" in kinds[1:]:
+        raise ConfigError(f"{key}: got {kinds}, expected `plain` first and once")
+    aided = [discriminator for discriminator in run.discriminators if discriminator.kind == "vision_aided"]
+    if len(aided) > 1:
+        raise ConfigError(f"{key}: got vision_aided {len(aided)} times, expected it once with its `count`")
+    if not aided:
+        return
+    if aided[0].count > len(study.bank):
+        raise ConfigError(f"{key}: vision_aided asks for {aided[0].count} networks, but `bank` lists {len(study.bank)}")
+    if run.continues is None:
+        raise ConfigError(
+            f"runs.{name}.continues: a vision_aided run needs it, because the probe looks at that run's pictures "
+            "(nimg: 0 starts from the beginning)"
+        )
+
+
+def _check_start(study: Study, name: str, run: Run) -> None:
+    """Check `continues` and `ticket`: the other run fits and has the snapshot."""
+    starts: list[tuple[str, str, int]] = []
+    if run.continues is not None:
+        starts.append((f"runs.{name}.continues.run", run.continues.run, run.continues.nimg))
+    if run.ticket is not None:
+        for key in ("found_in", "like", "mask_of"):
+            if (other_name := getattr(run.ticket, key, None)) is not None:
+                nimg = run.ticket.rewind_nimg if key == "found_in" else 0
+                starts.append((f"runs.{name}.ticket.{key}", other_name, nimg))
+        if run.continues is not None and run.ticket.rewind_nimg:
+            raise ConfigError(f"runs.{name}.ticket.rewind_nimg: a run that `continues` another cannot rewind too")
+    for key, other_name, nimg in starts:
+        _known(key, other_name, study.runs)
+        other = study.runs[other_name]
+        for field in ("dataset", "base", "subset"):
+            if getattr(other, field) != getattr(run, field):
+                raise ConfigError(f"{key}: {other_name} has another `{field}` than {name}, expected the same")
+        if nimg and nimg not in other.training.snapshots:
+            raise ConfigError(f"{key}: {other_name} lists no snapshot at {nimg} images: add it to its snapshots")
+    if (start := _start_nimg(run)) >= run.training.total_nimg:
+        raise ConfigError(f"runs.{name}.training.total_nimg: got {run.training.total_nimg}, expected more than {start}")
+    if run.continues is not None and run.continues.nimg == 0 and not _has_untrained(study.runs[run.continues.run]):
+        raise ConfigError(f"runs.{name}.continues.nimg: {run.continues.run} lists no snapshot at 0 images: add it")
+
+
+def _check_labels_to_measure(study: Study) -> None:
+    """Refuse a class-wise metric that no run can be measured by; runs without labels do without it."""
+    if needs_classes(study.select.metric):
+        raise ConfigError(
+            f"select.metric: {study.select.metric.kind} is class-wise, expected a distance of all pictures"
+        )
+    if any(run.base.conditional for run in study.runs.values()):
+        return
+    for i, metric in enumerate(study.evaluate.metrics):
+        if needs_classes(metric):
+            raise ConfigError(
+                f"evaluate.metrics.{i}: {metric.kind} needs labels, but no run has `conditional: true` in its `base`"
+            )
+
+
+def _check_classes(name: str, run: Run) -> None:
+    """Refuse what needs labels in a run without."""
+    if run.base.conditional:
+        return
+    needy = [(f"regularizers.{i}", term.kind) for i, term in enumerate(run.regularizers) if needs_classes(term)]
+    needy += [("gen_labels", "uniform")] if run.gen_labels == "uniform" else []
+    for key, what in needy:
+        raise ConfigError(f"runs.{name}.{key}: {what} needs labels, set `conditional: true` in `base`")
+
+
+def needs_classes(method: Any) -> bool:
+    """Whether the `Spec` of a method says that it needs labels."""
+    return getattr(method, "needs_classes", False)
+
+
+def _check_ticket(study: Study, name: str, run: Run) -> None:
+    """Check that the run's networks have what its ticket prunes, and that a ticket to follow exists."""
+    if run.ticket is None:
+        return
+    try:
+        run.ticket.check(_bare_networks(study, run))
+    except ValueError as error:
+        raise ConfigError(f"runs.{name}.ticket: {error}") from error
+    for key in ("like", "mask_of"):
+        other = getattr(run.ticket, key, None)
+        if other is not None and study.runs[other].ticket is None:
+            raise ConfigError(f"runs.{name}.ticket.{key}: {other} has no ticket, expected a run with one")
+    if getattr(run.ticket, "like", None) is not None:
+        structure = getattr(study.runs[run.ticket.like].ticket, "structure", run.ticket.structure)
+        if structure != run.ticket.structure:
+            raise ConfigError(f"runs.{name}.ticket.structure: expected {structure}, that of {run.ticket.like}")
+
+
+def _start_nimg(run: Run) -> int:
+    if run.continues is not None:
+        return run.continues.nimg
+    return run.ticket.rewind_nimg if run.ticket is not None else 0
+
+
+def _has_untrained(run: Run) -> bool:
+    """Whether a run writes its networks as they were drawn."""
+    return 0 in run.training.snapshots and run.continues is None and _start_nimg(run) == 0
+
+
+def _check_no_cycle(study: Study, name: str) -> None:
+    """Follow `continues` and the runs that tickets name; coming back is a cycle."""
+
+    def follow(run: str, path: tuple[str, ...]) -> None:
+        if run in path:
+            raise ConfigError(f"runs.{name}: {' -> '.join((*path, run))} is a circle of `continues` and `ticket`")
+        here = study.runs[run]
+        if here.continues is not None:
+            follow(here.continues.run, (*path, run))
+        for key in ("found_in", "like", "mask_of"):
+            if (other := getattr(here.ticket, key, None)) is not None:
+                follow(other, (*path, run))
+
+    follow(name, ())
+
+
+def _check_anchors(study: Study) -> None:
+    for key in ("untrained", "pca_gaussian"):
+        if (run := getattr(study.anchors, key)) is not None:
+            _known(f"anchors.{key}", run, study.runs)
+    if study.anchors.untrained is not None and not _has_untrained(study.runs[study.anchors.untrained]):
+        raise ConfigError(f"anchors.untrained: {study.anchors.untrained} writes no snapshot at 0 images: add it")
+    if study.anchors.real is not None:
+        _known("anchors.real", study.anchors.real, study.datasets)
+
+
+def _check_claims(study: Study) -> None:
+    ids = [claim.id for claim in study.claims]
+    names = {name: None for name in measured_names(study)} if study.claims else {}
+    for place, claim in enumerate(study.claims):
+        key = f"claims.{place}"
+        if claim.id in ids[:place]:
+            raise ConfigError(f"{key}.id: {claim.id!r} is there twice")
+        for field in ("arm", "against", "control"):
+            if (run := getattr(claim, field)) is not None:
+                _known(f"{key}.{field}", run, study.runs)
+        if claim.arm == claim.against:
+            raise ConfigError(f"{key}.against: {claim.arm!r} cannot be compared with itself")
+        if study.runs[claim.arm].dataset != study.runs[claim.against].dataset:
+            raise ConfigError(f"{key}.against: {claim.against} has another data set than {claim.arm}")
+        _known(f"{key}.method", claim.method, {kind: None for kind in _methods(study.runs[claim.arm])})
+        _known(f"{key}.metric", claim.metric, names)
+
+
+def _methods(run: Run) -> Iterator[str]:
+    for slot in (run.augment, *run.discriminators, *run.regularizers, run.ticket):
+        if slot is not None and getattr(slot, "weight", None) != 0:  # a term of weight 0 only reports
+            yield slot.kind
+
+
+def check_labels(study: Study, dataset: str, class_names: Sequence[str]) -> None:
+    """Raise `ConfigError` where a run needs classes and its data set has one or none."""
+    for name, run in study.runs.items():
+        if run.dataset == dataset and run.base.conditional and len(class_names) < 2:
+            raise ConfigError(
+                f"runs.{name}.base.conditional: {dataset} has no labels, expected at least two classes "
+                "(a sub-folder per class, or source.labels)"
+            )
+
+
+def measured_names(study: Study) -> list[str]:
+    """Return the names of the numbers that `evaluate` reports, found by measuring random features."""
+    network = study.evaluate.network.kind
+    noise = torch.randn(2, 64, 4, generator=torch.Generator().manual_seed(0))
+    found = [
+        name
+        for metric in study.evaluate.metrics
+        for name in getattr(metric, "names", None) or metric.build().compute(noise[0], noise[1])
+    ]
+    return [measured_name(name, network) for name in found]

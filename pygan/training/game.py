@@ -1,0 +1,233 @@
+"""The game of one step: what each side sees, plays for and moves its weights by."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pygan.context import Objective, Regularizer, Step
+from pygan.draws import Draws
+from pygan.pruning.masks import Masked, Masks
+from pygan.sampling import to_float
+from pygan.training.distributed import Ranks
+from pygan.training.spec import TrainingSpec
+
+Batch = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+"""Global sample indices int64 `[N]` to uint8 pictures `[N, C, H, W]` and labels `[N]` or None."""
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(kw_only=True)
+class Run:
+    """Everything that the loop needs besides its budget: players, rules, pictures, and where to start."""
+
+    seed: int
+    G: nn.Module
+    D: nn.ModuleList
+    objective: Objective
+    regularizers: Sequence[Regularizer]
+    batch: Batch
+    """Training pictures."""
+    held_out: Batch
+    """Validation pictures, for the statistics alone."""
+    gen_labels: Callable[[Draws], Tensor | None]
+    """Labels for generated pictures."""
+    masks: Masks
+    """Living weights by their names in a snapshot, `G.*` and `D.*`; empty: dense."""
+    init: dict[str, Tensor] | None
+    """State to start from, or None: the networks as they are."""
+    init_nimg: int
+    """Pictures that `init` has seen."""
+    metadata: Callable[[int], dict[str, Any]]
+    """Image count to the metadata of a snapshot."""
+
+
+class Side:
+    """One side of the game: the network that it trains, its optimizer, and the regularizers of its phase.
+
+    The gradients of a move are accumulated over micro-batches of `batch_gpu` pictures and averaged over the processes.
+    Lazy terms, those with an interval, either belong to the move in which they are due (`lazy: merged`) or make a move
+    of their own, Adam being corrected for the additional ones (`separate`; Karras et al., CVPR 2020, arXiv 1912.04958,
+    appendix B). They are computed in float32, because they differentiate a gradient.
+
+    Args:
+        phase: "D" or "G".
+        lr: of Adam.
+        masked: the weights of `network` that stay zero.
+    """
+
+    def __init__(
+        self,
+        phase: str,
+        network: nn.Module,
+        lr: float,
+        masked: Masked,
+        run: Run,
+        spec: TrainingSpec,
+        ranks: Ranks,
+    ) -> None:
+        self.phase = phase
+        self.network = network
+        self.masked = masked
+        self.run = run
+        self.spec = spec
+        self.ranks = ranks
+        self.regularizers = [regularizer for regularizer in run.regularizers if phase in regularizer.phases]
+        self.terms: dict[str, Tensor] = {}
+        """The newest value of every term of the loss, by name."""
+        lazy_moves = sum(1 / r.every for r in self.regularizers if r.every > 1) if spec.lazy == "separate" else 0.0
+        share = 1 / (1 + lazy_moves)
+        betas = (spec.betas[0] ** share, spec.betas[1] ** share)
+        self.optimizer = torch.optim.Adam(
+            network.parameters(), lr=lr * share, betas=betas, eps=spec.adam_eps, fused=True
+        )
+        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=spec.precision == "fp16")
+
+    def move(self, number: int, nimg: int, index: Tensor) -> Step:
+        """Train the network on the samples `index` of step `number`; return what was played last.
+
+        Args:
+            nimg: real pictures seen, this batch included.
+            index: int64 `[N]`, global sample indices of all processes.
+        """
+        share = self.ranks.share(index)
+        due = [r for r in self.regularizers if number % r.every == r.every - 1]
+        alone = [r for r in due if r.every > 1 and self.spec.lazy == "separate"]
+        self.network.requires_grad_(True)
+        step = self._descend(number, nimg, share, [r for r in due if r not in alone], play=True)
+        if alone:
+            self._descend(number, nimg, share, alone, play=False)
+        self.network.requires_grad_(False)
+        return step
+
+    def _descend(
+        self, number: int, nimg: int, share: Tensor, regularizers: Sequence[Regularizer], *, play: bool
+    ) -> Step:
+        """Make one move of the optimizer: the game with `regularizers`, or these alone."""
+        self.optimizer.zero_grad(set_to_none=True)
+        means: dict[str, Tensor] = {}
+        for part in share.split(self.spec.batch_gpu or len(share)):
+            step = Step(
+                phase=self.phase,
+                step=number,
+                nimg=nimg,
+                G=self.run.G,
+                D=self.run.D,
+                objective=self.run.objective,
+                index=part,
+                seed=self.run.seed,
+            )
+            weight = len(part) / len(share)
+            loss = torch.zeros([], device=share.device)
+            for name, every, term in self._terms(step, regularizers, play=play):
+                loss = loss + every * term
+                means[name] = means.get(name, 0) + weight * term.detach()
+            self.scaler.scale(weight * loss).backward()
+        self.terms |= means
+        self._apply()
+        return step
+
+    def _terms(
+        self, step: Step, regularizers: Sequence[Regularizer], *, play: bool
+    ) -> Iterator[tuple[str, int, Tensor]]:
+        """Yield the terms of the loss: name, weight and value."""
+        see, decide = _PHASES[self.phase]
+        see(self.run, step)
+        if play:
+            with self._autocast():
+                yield f"loss/{self.phase}", 1, decide(self.run, step)
+        for regularizer in regularizers:
+            with self._autocast() if regularizer.every == 1 else self._eager():
+                yield f"loss/{self.phase}/{type(regularizer).__name__}", regularizer.every, regularizer(step)
+
+    def _autocast(self) -> AbstractContextManager:
+        dtype = AUTOCAST.get(self.spec.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.ranks.device.type, dtype)
+
+    def _eager(self) -> AbstractContextManager:
+        """Without compiled networks, whose gradients cannot be differentiated."""
+        return torch.compiler.set_stance("force_eager") if self.spec.compile else nullcontext()
+
+    def _apply(self) -> None:
+        """Move the weights along the gradients, those of all processes together."""
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        self.ranks.mean_(gradients)
+        self.scaler.unscale_(self.optimizer)
+        if self.spec.sanitize_gradients:
+            for gradient in gradients:
+                torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
+        self.masked.zero_gradients()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.masked.zero_weights()
+
+
+def players(step: Step) -> list[tuple[int, nn.Module]]:
+    """Return the discriminators that have joined the game, with their places in the list."""
+    return [(i, d) for i, d in enumerate(step.D) if step.nimg > d.warmup_nimg]
+
+
+def _objectives(step: Step) -> list[Objective]:
+    """Return one objective per head of the players."""
+    return [objective for _, d in players(step) for objective in d.objectives(step.objective)]
+
+
+def _see_D(run: Run, step: Step) -> None:
+    """Real pictures, and what generated ones are made from."""
+    step.real_img, step.real_c = pictures(run.batch, step.index)
+    _see_G(run, step)
+
+
+def _see_G(run: Run, step: Step) -> None:
+    step.gen_z = step.draws("z").normal(run.G.z_dim)
+    step.gen_c = run.gen_labels(step.draws("c"))
+
+
+def _generate(step: Step) -> None:
+    """Run G with fresh noise."""
+    step.gen_img = step.G(step.gen_z, step.gen_c, step.draws("synthesis")).float()
+
+
+def _decide_D(run: Run, step: Step) -> Tensor:
+    """Return D's loss: every head's logits of the real and of the generated pictures, seen in one batch."""
+    with torch.no_grad():
+        _generate(step)
+    img = channels_last(torch.cat([step.real_img, step.gen_img]))
+    c = None if step.real_c is None else torch.cat([step.real_c, step.gen_c])
+    index = torch.cat([2 * step.index, 2 * step.index + 1])
+    step.real_logits, step.gen_logits = [], []
+    for i, d in players(step):
+        heads = d(img, c, Draws(step.seed, f"augment/{i}/D", index))
+        halves = [logits.float().chunk(2, dim=-1) for logits in heads]
+        d.observe([real for real, _ in halves])
+        step.real_logits += [real for real, _ in halves]
+        step.gen_logits += [gen for _, gen in halves]
+    logits = zip(_objectives(step), step.real_logits, step.gen_logits, strict=True)
+    return sum(objective.D(real, gen) for objective, real, gen in logits)
+
+
+def _decide_G(run: Run, step: Step) -> Tensor:
+    """Return G's loss: what every head says of fresh pictures."""
+    _generate(step)
+    step.gen_logits = [
+        logits.float() for i, d in players(step) for logits in d(step.gen_img, step.gen_c, step.draws(f"augment/{i}"))
+    ]
+    return sum(objective.G(logits) for objective, logits in zip(_objectives(step), step.gen_logits, strict=True))
+
+
+_PHASES = {"D": (_see_D, _decide_D), "G": (_see_G, _decide_G)}
+"""How a side gets the inputs of a step, and how it plays."""
+
+
+def pictures(batch: Batch, index: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return pictures in [-1, 1] and labels of the samples `index`, on its device."""
+    img, c = batch(index)
+    return channels_last(to_float(img.to(index.device))), None if c is None else c.to(index.device)
+
+
+def channels_last(img: Tensor) -> Tensor:
+    return img.contiguous(memory_format=torch.channels_last)

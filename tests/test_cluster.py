@@ -1,0 +1,262 @@
+"""The cluster profiles: Slurm's on a real one-node Slurm on loopback, Kubernetes' on a stand-in for its API.
+
+Slurm needs Debian's `slurm-wlm` and `munge` (no systemd, no database, no accounting) and runs as whoever runs the test.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from loopback_kubernetes import Cluster
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "squeue", "scontrol")
+PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+TRAINING = {"total_nimg": 1920, "snapshots": [1920], "tick_nimg": 160, "monitor_images": 16}
+
+SLURM_CONF = """
+ClusterName=loopback
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmdPort={node_port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+ReturnToService=2
+SlurmdParameters=config_overrides
+NodeName=loopback NodeHostname={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=1000000
+PartitionName=all Nodes=loopback Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def wait_for(what: str, found: Callable[[], bool], seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as connection:
+        connection.bind(("127.0.0.1", 0))
+        return connection.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment in which Slurm's commands find a cluster of one node."""
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="needs `pip install 'pygan[slurm]'`")
+    if missing := [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]:
+        pytest.skip(f"no {', '.join(missing)}: needs the packages slurm-wlm and munge")
+    folder = tmp_path_factory.mktemp("slurm")
+    for name in ("state", "spool", "bin"):
+        (folder / name).mkdir()
+    key = folder / "munge.key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o400)
+    facts = {"host": socket.gethostname().partition(".")[0], "folder": folder, "user": os.getuid()}
+    conf = folder / "slurm.conf"
+    conf.write_text(SLURM_CONF.format(controller_port=free_port(), node_port=free_port(), **facts))
+    # The job step that the executor plugin starts keeps no SLURM_* variable, so srun would look for /etc/slurm.
+    srun = folder / "bin" / "srun"
+    srun.write_text(f'#!/bin/sh\nSLURM_CONF={conf} exec {shutil.which("srun", path=PATH)} "$@"\n')
+    srun.chmod(0o755)
+    environment = os.environ | {"SLURM_CONF": str(conf), "PATH": f"{folder / 'bin'}{os.pathsep}{PATH}"}
+
+    munge = {name: f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "seed", "log")}
+    daemons = [
+        start(
+            folder, environment, "munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *munge.values()
+        )
+    ]
+    try:
+        wait_for("the socket of munged", (folder / "munge.socket").exists, 10)
+        daemons.append(start(folder, environment, "slurmctld", "-D"))
+        daemons.append(start(folder, environment, "slurmd", "-D", "-N", "loopback"))
+        wait_for("an idle node", lambda: "idle" in output(environment, "sinfo", "-h", "-o", "%T"), 30)
+        yield environment
+    finally:
+        output(environment, "scancel", f"--user={os.getuid()}")
+        for daemon in reversed(daemons):
+            daemon.terminate()
+            daemon.wait(10)
+
+
+def start(folder: Path, environment: dict[str, str], name: str, *arguments: str) -> subprocess.Popen:
+    program = shutil.which(name, path=PATH)
+    with (folder / f"{name}.log").open("w") as log:
+        return subprocess.Popen([program, *arguments], env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def output(environment: dict[str, str], *command: str) -> str:
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+
+
+def study(folder: Path) -> Path:
+    """A copy of the tree, whose study has two short trainings.
+
+    `killed` writes checkpoints along the way; `told` writes none before its end unless it is told to end.
+    """
+    for name in ("pygan", "pipeline", "workflow", "profiles", "csrc"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "CMakeLists.txt", folder)
+    values = json.loads(json.dumps(yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())))
+    base = values["runs"]["base"] | {"training": values["runs"]["base"]["training"] | TRAINING}
+    values["runs"] = {
+        name: base | {"training": base["training"] | {"checkpoint_nimg": nimg}}
+        for name, nimg in (("killed", 160), ("told", TRAINING["total_nimg"]))
+    }
+    values |= {"bank": [], "claims": [], "anchors": {}, "output": "results"}
+    (folder / "config").mkdir()
+    (folder / "config" / "config.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+def without_gpus(profile: Path, *runs: str) -> None:
+    """Say in a profile that trainings need no GPU, as its last comment tells."""
+    values = yaml.safe_load(profile.read_text())
+    values["set-resources"] |= {f"train_{run}": {"gpu": 0} for run in runs}
+    profile.write_text(yaml.safe_dump(values))
+
+
+def end_both_trainings(tree: Path, slurm: dict[str, str], cluster: subprocess.Popen, log: Path) -> None:
+    """Kill the process of one training at its first checkpoint, and have Slurm tell the other that its time is up."""
+
+    def checkpoints() -> list[Path]:
+        return list(tree.glob("work/train/*/state/000000000160"))
+
+    def both_run() -> bool:
+        assert cluster.poll() is None, log.read_text()
+        return bool(checkpoints()) and len(list(tree.glob("work/train/*/out/stats.jsonl"))) == 2
+
+    wait_for("a checkpoint of one training and the start of the other", both_run)
+    holder = (checkpoints()[0].parents[1] / "lock").read_text()  # pid N on host H
+    os.kill(int(holder.split()[1]), signal.SIGKILL)
+    jobs = output(slurm, "squeue", "-h", "-o", "%i %k").splitlines()
+    (told,) = (line.split()[0] for line in jobs if "rule_train_told_" in line)
+    subprocess.run(["scancel", "--signal=TERM", told], env=slurm, check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_job_is_submitted_again_and_continues(slurm: dict[str, str], tmp_path: Path) -> None:
+    tree = study(tmp_path / "tree")
+    without_gpus(tree / "profiles" / "slurm" / "config.yaml", "killed", "told")
+    results = {run: f"results/train/{run}/seed0/snapshots/000001920.safetensors" for run in ("killed", "told")}
+    snakemake = [sys.executable, "-m", "snakemake", *results.values()]
+    options = ["--slurm-init-seconds-before-status-checks", "1", "--verbose"]
+
+    log = tmp_path / "snakemake.log"
+    with log.open("w") as file:
+        command = [*snakemake, "--workflow-profile", "profiles/slurm", *options]
+        cluster = subprocess.Popen(command, cwd=tree, env=slurm, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        end_both_trainings(tree, slurm, cluster, log)
+        assert cluster.wait(300) == 0, log.read_text()
+    finally:
+        cluster.kill()
+    text = log.read_text()
+
+    assert len(re.findall(r"submitted with SLURM jobid \d+", text)) == 5  # the data, and each training twice
+    continued = {}
+    for run in results:
+        calls = [line for line in text.splitlines() if line.startswith("sbatch call") and f"rule_train_{run}" in line]
+        assert ["-t 720 --mem 16000" in call for call in calls] == [True, False]
+        assert ["-t 1440 --mem 32000" in call for call in calls] == [False, True]
+        assert all(" --signal=TERM@300 " in call and " --requeue " in call and "--gpus" not in call for call in calls)
+        told = (tree / f"results/logs/train/{run}_seed0.log").read_text()
+        (continued[run],) = map(int, re.findall(r"continuing at (\d+) images", told))
+        assert 0 < continued[run] < TRAINING["total_nimg"]
+    assert continued["killed"] % 160 == 0  # at a checkpoint on its way; the other one saved where it stood
+
+    on_cluster = {run: digest(tree / path) for run, path in results.items()}
+    shutil.rmtree(tree / "work" / "train")
+    shutil.rmtree(tree / "results" / "train")
+    subprocess.run([*snakemake, "--cores", "2"], cwd=tree, capture_output=True, check=True)
+    assert {run: digest(tree / path) for run, path in results.items()} == on_cluster
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_pods_take_their_files_from_the_volume_and_leave_them_there(tmp_path: Path) -> None:
+    pytest.importorskip("snakemake_executor_plugin_kubernetes", reason="needs `pip install 'pygan[kubernetes]'`")
+    if shutil.which("rsync") is None:
+        pytest.skip("no rsync, with which the storage plugin copies")
+    tree = study(tmp_path / "tree")
+    for command in (["init", "--quiet"], ["add", "--all", "--", ":!*.so"]):  # what the pods get is what git knows
+        subprocess.run(["git", *command], cwd=tree, check=True)
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    pods = os.environ | {"PATH": f"{image(tmp_path)}{os.pathsep}{os.environ['PATH']}"}
+    cluster = Cluster(tmp_path, pods)
+    profile = tree / "profiles" / "kubernetes" / "config.yaml"
+    profile.write_text(profile.read_text().replace("/pygan/", f"{volume}/").replace(':/pygan"', f':{volume}"'))
+    snapshot = "results/train/told/seed0/snapshots/000001920.safetensors"
+    try:
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            snapshot,
+            "--seconds-between-status-checks",
+            "1",
+        ]
+        result = subprocess.run(
+            [*command, "--workflow-profile", "profiles/kubernetes"],
+            cwd=tree,
+            env=pods | {"KUBECONFIG": str(cluster.kubeconfig)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        logs = "".join(cluster.log(name).read_text() for name in cluster.jobs)
+        assert result.returncode == 0, result.stdout + result.stderr + logs
+    finally:
+        cluster.stop()
+
+    assert (volume / "files" / snapshot).is_file()
+    assert [path.name for path in sorted((volume / "work").iterdir())] == ["prepare_data", "train"]
+    data, training = (job["spec"]["template"]["spec"] for job in cluster.jobs.values())
+    for pod in (data, training):
+        assert {"name": "pygan", "mountPath": str(volume)} in pod["containers"][0]["volumeMounts"]
+    resources = training["containers"][0]["resources"]
+    assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == "1"
+    assert resources["limits"]["memory"] == "16000M"
+    assert "nvidia.com/gpu" not in data["containers"][0]["resources"]["limits"]
+
+
+def image(folder: Path) -> Path:
+    """Programs that a pod finds: this Python, and a pip that has nothing to do, as the plugins are there already."""
+    programs = folder / "image"
+    programs.mkdir()
+    for name, line in (("python", f'exec {sys.executable} "$@"'), ("pip", "")):
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
+        (programs / name).chmod(0o755)
+    return programs
