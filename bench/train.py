@@ -6,7 +6,7 @@ A step is one step of G and those of D, with Adam, the average, and lazy terms b
 at a time, every contender in turn and in another order each round; a ratio is the median over the rounds of (step of
 the peer / step of ours), with an interval. Contenders may live in two processes, which wait for each other: one has
 the allocator that pygan's programs set ("equal allocator", `pipeline/cli.py`), the other that of glibc as it is, with
-which the peers are shipped. One thread each.
+which the peers are shipped. One thread each; seconds are those of the processor.
 
 Writes train.json and train.md. With --only the result is printed unless --out names a folder.
 """
@@ -202,8 +202,9 @@ def as_table(result: dict[str, Any]) -> str:
         f"`{result['command']}`: {where['processor']} ({versions['isa']}), {where['cores']} cores, one thread, "
         f"torch {versions['torch']}, Python {where['python']}, {versions['libc']}, load {where['load_average']:.1f}.",
         "",
-        "A ratio is a peer's training step over ours: the median of paired rounds, with a 95 % interval (of fewer than",
-        "six rounds, their extremes). pygan has the allocator of its programs throughout; the peer's is named.",
+        "A ratio is a peer's training step over ours, in processor time: the median of paired rounds, with a 95 %",
+        "interval (of fewer than six rounds, their extremes). pygan has the allocator of its programs throughout; the",
+        "peer's is named.",
         "",
         f"A convolution of bfloat16 numbers is {facts['bfloat16_speed']:.2f} times as fast here as one of float32 "
         "numbers; that bounds the rows of bfloat16.",

@@ -1,7 +1,6 @@
 """A GAN in training, whose parts of a step can be run and timed one at a time."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ class Game:
     Args:
         plain: update the optimizers and the average tensor by tensor, as PyTorch does unless asked otherwise.
         channels_last: the layout of pictures and convolutional weights.
-        autocast: convolutions in bfloat16.
+        autocast: the adversarial steps in bfloat16; lazy terms keep float32, as in pygan's loop.
         compiled: G and D by `torch.compile` in the adversarial steps (it cannot differentiate twice, as terms do).
         terms: lazy regularization.
         d_steps: steps of D for one of G.
@@ -84,7 +83,7 @@ class Game:
         phase = self.phases[part]
         player = self.G if phase == "G" else self.D
         player.requires_grad_(True)
-        with torch.autocast("cpu", torch.bfloat16) if self.autocast else nullcontext():
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast and part == phase):
             loss = self.parts[part]()
         self.optimizers[phase].zero_grad(set_to_none=True)
         loss.backward()

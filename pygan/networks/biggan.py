@@ -55,7 +55,7 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d, pad, relu
+from torch.nn.functional import max_pool2d, pad, relu, relu_
 
 from pygan.context import Context
 from pygan.draws import Draws
@@ -290,7 +290,7 @@ class Generator(nn.Module):
             h = block(h, y)
             if i == self.attention_after:
                 h = self.attention(h)
-        return self.to_img(relu(self.norm(h)))
+        return self.to_img(relu_(self.norm(h)))
 
     def _conditions(self, codes: Tensor, c: Tensor | None) -> list[Tensor | None]:
         """Return what the normalizations of each block read."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv_transpose2d, interpolate, pad, relu
+from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, pad, relu, relu_
 
 from pygan.ops import bias_act, spectral_norm
 from pygan.ops.layout import accumulator, is_channels_last, memory_format
@@ -52,6 +52,8 @@ class ConvAct(nn.Module):
         return is_channels_last(weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.act == "linear":  # a convolution adds its bias in passing
+            return conv2d(x, self.conv.weight, self.bias, self.conv.stride, self.conv.padding)
         x = self.conv(x)
         return bias_act(x.to(self.bias.dtype) if self.pictures else x, self.bias, act=self.act, gain=1.0)
 
@@ -194,8 +196,8 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """`y`: the condition that both normalizations read."""
-        h = self.conv1(upsample(relu(self.norm1(x, y))))
-        h = self.conv2(relu(self.norm2(h, y)))
+        h = self.conv1(upsample(relu_(self.norm1(x, y))))
+        h = self.conv2(relu_(self.norm2(h, y)))
         return h + upsample(self.shortcut(x))  # a 1x1 convolution commutes with nearest upsampling
 
 

@@ -35,7 +35,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import relu, relu_
 
 from pygan.context import Context
 from pygan.draws import Draws
@@ -157,7 +157,7 @@ class Generator(nn.Module):
     def body(self, h: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         for block in self.blocks:
             h = block(h, c)
-        return self.to_img(relu(self.norm(h, None)))
+        return self.to_img(relu_(self.norm(h, None)))
 
     def forward(self, z: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         return self.body(self.stem(z, c), c)
