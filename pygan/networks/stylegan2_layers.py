@@ -33,8 +33,10 @@ class FullyConnected(nn.Module):
         self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.linear(x, (self.weight * self.weight_gain).to(x.dtype))
-        return bias_act(x, self.bias * self.bias_gain, act=self.act)
+        """Autocast changes nothing: styles and logits do not bear the rounding of a shorter type."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.linear(x.to(self.weight.dtype), self.weight * self.weight_gain)
+            return bias_act(x, self.bias * self.bias_gain, act=self.act)
 
 
 class Conv2dLayer(nn.Module):
