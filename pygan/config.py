@@ -256,9 +256,7 @@ def check_files(study: Study) -> None:
     """
     if study.weights_dir is not None:
         os.environ.setdefault(weights.FOLDER, study.weights_dir)
-    networks = [*study.bank, *_named_networks(study)]
-    if study.evaluate is not None:
-        networks.append(study.evaluate.network)
+    networks = _networks(study)
     kinds = {dataset.source.kind for dataset in study.datasets.values()} | {network.kind for network in networks}
     for entry in assets.status():
         if kinds.intersection(entry["used_by"]):
@@ -276,12 +274,13 @@ def check_files(study: Study) -> None:
             _check_mask_file(f"runs.{name}.ticket.path", Path(run.ticket.path), run, study.datasets[run.dataset])
 
 
-def _named_networks(study: Study) -> list[Any]:
-    """Return the networks that regularizers look through and that play without a probe."""
-    runs = study.runs.values()
-    regularizers = [regularizer for run in runs for regularizer in run.regularizers]
-    networks = [regularizer.network for regularizer in regularizers if hasattr(regularizer, "network")]
-    return networks + [network for run in runs for d in run.discriminators for network in getattr(d, "networks", ())]
+def _networks(study: Study) -> list[Any]:
+    """Return the frozen networks that a study names: in its bank, as judge, in discriminators and regularizers."""
+    named = list(study.bank) if study.evaluate is None else [study.evaluate.network, *study.bank]
+    for run in study.runs.values():
+        named += [network for player in run.discriminators for network in getattr(player, "networks", ())]
+        named += [regularizer.network for regularizer in run.regularizers if hasattr(regularizer, "network")]
+    return named
 
 
 def _check_mask_file(key: str, path: Path, run: Run, dataset: Dataset) -> None:

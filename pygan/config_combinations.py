@@ -167,8 +167,39 @@ def _check_start(study: Study, name: str, run: Run) -> None:
             raise ConfigError(f"{key}: {other_name} lists no snapshot at {nimg} images: add it to its snapshots")
     if (start := _start_nimg(run)) >= run.training.total_nimg:
         raise ConfigError(f"runs.{name}.training.total_nimg: got {run.training.total_nimg}, expected more than {start}")
-    if run.continues is not None and run.continues.nimg == 0 and not _has_untrained(study.runs[run.continues.run]):
+    if run.continues is None:
+        return
+    before = study.runs[run.continues.run]
+    if run.continues.nimg == 0 and not _has_untrained(before):
         raise ConfigError(f"runs.{name}.continues.nimg: {run.continues.run} lists no snapshot at 0 images: add it")
+
+
+def _check_players_before(study: Study, name: str, run: Run) -> None:
+    """Check that the discriminators of the run before are there, at the same places of the list."""
+    if run.continues is None or "discriminators" in run.continues.reset:
+        return
+    key, before = f"runs.{name}", study.runs[run.continues.run]
+    if run.discriminators[0].kind != before.discriminators[0].kind:
+        raise ConfigError(
+            f"{key}.continues.reset: {run.continues.run} has another first discriminator, so `discriminators` are not "
+            "taken over: list them here"
+        )
+    old, new = _aided(before), _aided(run)
+    if old is None:
+        return
+    if new is None or bool(old.networks) != bool(new.networks):
+        raise ConfigError(
+            f"{key}.discriminators: {run.continues.run} has vision_aided, expected it here too, both with named "
+            "`networks` or both with a probe (or reset: [discriminators])"
+        )
+    if _size(new) < _size(old) or new.networks[: len(old.networks)] != old.networks:
+        raise ConfigError(
+            f"{key}.discriminators: expected the networks of {run.continues.run} and perhaps more of them"
+        )
+
+
+def _size(aided: Any) -> int:
+    return len(aided.networks) or aided.count
 
 
 def _check_labels_to_measure(study: Study) -> None:

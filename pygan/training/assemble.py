@@ -125,17 +125,6 @@ def assemble(
     return run, indices
 
 
-def _without(init: dict[str, Tensor], reset: Sequence[str], D: nn.ModuleList) -> dict[str, Tensor]:
-    """Return a state without the parts that begin anew; those of augmentations are what `D` has."""
-    dropped = {"optimizers": ("opt_G.", "opt_D."), "discriminators": ("D.", "opt_D.")}
-    prefixes = tuple(prefix for name in reset for prefix in dropped.get(name, ()))
-    kept = {name: tensor for name, tensor in init.items() if not (prefixes and name.startswith(prefixes))}
-    if "augment" in reset:
-        fresh = {f"D.{name}": tensor for name, tensor in D.state_dict().items()}
-        kept |= {name: fresh[name] for name in kept.keys() & fresh.keys() if name.split(".")[2] == "augment"}
-    return kept
-
-
 def count_classes(labels: Tensor, class_names: Sequence[str]) -> tuple[int, ...]:
     """Return the training pictures of each class of a conditional run, warning of classes with a single one.
 
@@ -153,3 +142,14 @@ def count_classes(labels: Tensor, class_names: Sequence[str]) -> tuple[int, ...]
         if count == 1:
             _log.warning("the class %r has one training picture, of which G can only learn copies", name)
     return tuple(counts)
+
+
+def _without(init: dict[str, Tensor], reset: Sequence[str], D: nn.ModuleList) -> dict[str, Tensor]:
+    """Return a state without the parts that begin anew; those of augmentations are what `D` has."""
+    dropped = {"optimizers": ("opt_G.", "opt_D."), "discriminators": ("D.", "opt_D.")}
+    prefixes = tuple(prefix for name in reset for prefix in dropped.get(name, ()))
+    kept = {name: tensor for name, tensor in init.items() if not (prefixes and name.startswith(prefixes))}
+    if "augment" in reset:
+        fresh = {f"D.{name}": tensor for name, tensor in D.state_dict().items()}
+        kept |= {name: fresh[name] for name in kept.keys() & fresh.keys() if name.split(".")[2] == "augment"}
+    return kept
