@@ -377,6 +377,21 @@ def test_a_missing_asset_is_named_with_the_command(smoke: dict, monkeypatch: pyt
         check_files(config.parse_study(smoke))
 
 
+def test_a_ticket_may_come_from_other_pictures_of_the_same_size(smoke: dict) -> None:
+    found = smoke["runs"]["ticket"]
+    smoke["runs"]["worn"] = found | {"subset": None, "ticket": {"kind": "transfer", "mask_of": "ticket"}}
+    config.check_combinations(config.parse_study(smoke))
+    smoke["datasets"]["large"] = smoke["datasets"]["land"] | {"resolution": 64}
+    smoke["runs"]["worn"]["dataset"] = "large"
+    with pytest.raises(
+        ConfigError, match=r"mask_of: ticket has pictures of another `resolution` \(32\) than worn \(64\)"
+    ):
+        config.check_combinations(config.parse_study(smoke))
+    smoke["runs"]["worn"] |= {"dataset": "land", "base": found["base"] | {"g_channels": 16}}
+    with pytest.raises(ConfigError, match="mask_of: ticket has another `base` than worn, expected the same"):
+        config.check_combinations(config.parse_study(smoke))
+
+
 def test_channels_need_a_base_that_has_some(smoke: dict) -> None:
     ticket = {"kind": "lottery", "found_in": "base", "structure": "channel", "scope": "layer"}
     smoke["runs"]["ticket"]["ticket"] = ticket
