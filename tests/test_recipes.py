@@ -37,10 +37,11 @@ def as_run(values: dict) -> Run:
 
 @pytest.mark.parametrize("name", TABLE)
 def test_a_family_is_its_row_of_the_published_table(name):
-    batch, _, group, fmaps, lr, gamma, ema, layers = TABLE[name]
+    batch, gpus, group, fmaps, lr, gamma, ema, layers = TABLE[name]
     values = family(name, 256)
     base, training = values["base"], values["training"]
     assert (training["batch"], training["g_lr"], training["d_lr"]) == (batch, lr, lr)
+    assert training["batch_gpu"] == batch / gpus
     assert (base["mbstd_group"], base["channel_base"], base["mapping_layers"]) == (group, fmaps * 32768, layers)
     assert (kinds(values)["r1"]["gamma"], training["ema_halflife_kimg"]) == (gamma, ema)
     assert training["total_nimg"] == (100_000_000 if name == "cifar" else 25_000_000)
@@ -59,7 +60,8 @@ def test_families_have_in_common_what_the_paper_says(name):
     assert (run.base.half_resolutions, run.base.conv_clamp) == (4, 256)
     assert run.base.g_architecture == "skip"
     assert run.loss == "non_saturating"
-    assert run.training.betas == (0, 0.99)
+    assert (run.training.betas, run.training.adam_eps) == ((0, 0.99), 1e-8)
+    assert run.training.lazy == "separate" and run.training.sanitize_gradients and not run.training.tf32
     terms = kinds(values)
     assert terms["r1"]["every"] == 16
     if name == "cifar":
