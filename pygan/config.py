@@ -75,6 +75,8 @@ class Run:
     """Key of `datasets`."""
     subset: Subset | None = None
     """Which training pictures, drawn by the seed; null: all."""
+    mirror: bool = False
+    """Show every other training picture flipped from left to right, drawn anew each time."""
     sampling: Literal["natural", "balanced"] = "natural"
     """Real pictures of a batch: every picture as often as any other, or every class (a control on long tails)."""
     gen_labels: Literal["natural", "uniform"] = "natural"

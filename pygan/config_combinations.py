@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -93,8 +94,14 @@ def _context(study: Study, run: Run) -> Context:
 
 
 def _bare_networks(study: Study, run: Run) -> nn.ModuleDict:
-    """Return the networks of a run without their memory."""
-    return bare_networks(run.base, _context(study, run))
+    """Return the networks of a run without their memory; runs of the same base share them."""
+    ctx = _context(study, run)
+    return _networks_of(run.base, ctx.resolution, ctx.channels)
+
+
+@lru_cache(maxsize=64)
+def _networks_of(base: Any, resolution: int, channels: int) -> nn.ModuleDict:
+    return bare_networks(base, Context(resolution=resolution, channels=channels))
 
 
 def _check_discriminators(study: Study, name: str, run: Run) -> None:
@@ -144,10 +151,8 @@ def _check_start(study: Study, name: str, run: Run) -> None:
     if run.continues is not None:
         starts.append((f"runs.{name}.continues.run", run.continues.run, _start_nimg(run)))
     if run.ticket is not None:
-        for key in ("found_in", "like", "mask_of"):
-            if (other_name := getattr(run.ticket, key, None)) is not None:
-                nimg = run.ticket.rewind_nimg if key == "found_in" else 0
-                starts.append((f"runs.{name}.ticket.{key}", other_name, nimg))
+        if run.ticket.found_in is not None:
+            starts.append((f"runs.{name}.ticket.found_in", run.ticket.found_in, run.ticket.rewind_nimg))
         if run.continues is not None and run.ticket.rewind_nimg:
             raise ConfigError(f"runs.{name}.ticket.rewind_nimg: a run that `continues` another cannot rewind too")
     for key, other_name, nimg in starts:
@@ -225,6 +230,20 @@ def needs_classes(method: Any) -> bool:
     return getattr(method, "needs_classes", False)
 
 
+def _check_followed(study: Study, key: str, name: str, run: Run, other_name: str) -> None:
+    """Check the run whose ticket another one follows; it may have seen other pictures, of the same size."""
+    _known(key, other_name, study.runs)
+    other = study.runs[other_name]
+    if other.ticket is None:
+        raise ConfigError(f"{key}: {other_name} has no ticket, expected a run with one")
+    if other.base != run.base:
+        raise ConfigError(f"{key}: {other_name} has another `base` than {name}, expected the same")
+    for field in ("resolution", "channels"):
+        theirs, own = (getattr(study.datasets[r.dataset], field) for r in (other, run))
+        if theirs != own:
+            raise ConfigError(f"{key}: {other_name} has pictures of another `{field}` ({theirs}) than {name} ({own})")
+
+
 def _check_ticket(study: Study, name: str, run: Run) -> None:
     """Check that the run's networks have what its ticket prunes, and that a ticket to follow exists."""
     if run.ticket is None:
@@ -233,10 +252,9 @@ def _check_ticket(study: Study, name: str, run: Run) -> None:
         run.ticket.check(_bare_networks(study, run))
     except ValueError as error:
         raise ConfigError(f"runs.{name}.ticket: {error}") from error
-    for key in ("like", "mask_of"):
-        other = getattr(run.ticket, key, None)
-        if other is not None and study.runs[other].ticket is None:
-            raise ConfigError(f"runs.{name}.ticket.{key}: {other} has no ticket, expected a run with one")
+    for field in ("like", "mask_of"):
+        if (other_name := getattr(run.ticket, field, None)) is not None:
+            _check_followed(study, f"runs.{name}.ticket.{field}", name, run, other_name)
     if getattr(run.ticket, "like", None) is not None:
         structure = getattr(study.runs[run.ticket.like].ticket, "structure", run.ticket.structure)
         if structure != run.ticket.structure:

@@ -41,7 +41,11 @@ def test_the_schema_file_is_the_one_of_the_code() -> None:
     assert next(iter(yaml.safe_load(schema.TARGET.read_text()))) == "$schema"
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.parent.name == "paper" else ()) for path in SHIPPED],
+    ids=lambda path: path.stem,
+)
 def test_snakemake_fills_in_the_same_defaults(path: Path) -> None:
     utils = pytest.importorskip("snakemake.utils")
     values = json.loads(json.dumps(yaml.safe_load(path.read_text())))
@@ -100,7 +104,7 @@ def stages(old: int, new: int) -> Edit:
         (at("runs.base.loss", "hing"), "runs.base.loss: got 'hing', did you mean 'hinge'?"),
         (at("runs.base.base", {"kind": "dcgam"}), "runs.base.base.kind: got 'dcgam', did you mean 'dcgan'?"),
         (at("runs.base.base", {}), "runs.base.base: got {}, expected a mapping with the key 'kind'"),
-        (at("runs.ticket.augment", {"policy": ["color"]}), "a mapping with the key 'kind' (one of ada, diffaug)"),
+        (at("runs.ticket.augment", {"policy": ["color"]}), "a mapping with the key 'kind' (one of ada, apa, diffaug)"),
         (at("runs.base.base", None), "runs.base.base: got None"),
         (at("runs.base.subset", {"kind": "n_shot"}), "runs.base.subset.n: the key is missing"),
         (at("runs.base.dataset", "lend"), "runs.base.dataset: got 'lend', did you mean 'land'?"),
@@ -371,6 +375,21 @@ def test_a_missing_asset_is_named_with_the_command(smoke: dict, monkeypatch: pyt
     monkeypatch.setattr(assets, "_locate", lambda entry: None)
     with pytest.raises(MissingInput, match="pygan assets install"):
         check_files(config.parse_study(smoke))
+
+
+def test_a_ticket_may_come_from_other_pictures_of_the_same_size(smoke: dict) -> None:
+    found = smoke["runs"]["ticket"]
+    smoke["runs"]["worn"] = found | {"subset": None, "ticket": {"kind": "transfer", "mask_of": "ticket"}}
+    config.check_combinations(config.parse_study(smoke))
+    smoke["datasets"]["large"] = smoke["datasets"]["land"] | {"resolution": 64}
+    smoke["runs"]["worn"]["dataset"] = "large"
+    with pytest.raises(
+        ConfigError, match=r"mask_of: ticket has pictures of another `resolution` \(32\) than worn \(64\)"
+    ):
+        config.check_combinations(config.parse_study(smoke))
+    smoke["runs"]["worn"] |= {"dataset": "land", "base": found["base"] | {"g_channels": 16}}
+    with pytest.raises(ConfigError, match="mask_of: ticket has another `base` than worn, expected the same"):
+        config.check_combinations(config.parse_study(smoke))
 
 
 def test_channels_need_a_base_that_has_some(smoke: dict) -> None:

@@ -144,6 +144,7 @@ def test_controls_read_the_last_mask_of_the_ticket_they_follow(study: Path) -> N
     assert output.count("like=config/config.yaml") == 1
 
 
+@pytest.mark.slow
 def test_a_round_reruns_for_its_own_share_and_those_before(study: Path) -> None:
     """More rounds, or another share in the last one, leave the rounds before alone."""
     values = configuration(study)
@@ -152,10 +153,6 @@ def test_a_round_reruns_for_its_own_share_and_those_before(study: Path) -> None:
     ticket["rounds"] = 2
     configure(study, values)
     snakemake(study, "--cores", "4", "reproduce")
-    assert plan(study) == set()
-    ticket |= {"fractions": [0.2, 0.2]}  # the same shares in other words
-    configure(study, values)
-    assert plan(study) == {"report"}
     rest = {"prune_round ticket", "train_ticket", "select ticket", "evaluate ticket", "report"}
     ticket |= {"fractions": [0.2, 0.3]}
     configure(study, values)
@@ -231,6 +228,13 @@ def test_a_new_run_runs_alone(study: Path) -> None:
     values["runs"]["diffaug"] = values["runs"]["base"] | {"augment": {"kind": "diffaug"}}
     configure(study, values)
     assert plan(study) == {"train_diffaug", "select diffaug", "evaluate diffaug", "report"}
+
+
+def test_theory_joins_a_study_alone(study: Path) -> None:
+    values = configuration(study)
+    values["theory"] = {"images": {"dataset": "land"}}
+    configure(study, values)
+    assert plan(study) == {"theory", "report"}
 
 
 def test_swapped_values_are_seen(study: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pygan.context import Attached, Context
-from pygan.data.loader import SAMPLING
+from pygan.data.loader import SAMPLING, mirrored
 from pygan.data.store import Store
 from pygan.data.subset import parse_subset, select
 from pygan.draws import Draws
@@ -43,7 +43,7 @@ def assemble(
 
     Args:
         config: a run of a study file as plain values (`base`, `loss`, `augment`, `discriminators`, `regularizers`,
-            `subset`, `sampling`, `gen_labels`), with its `seed`.
+            `subset`, `mirror`, `sampling`, `gen_labels`), with its `seed`.
         store: training pictures.
         held_out: validation pictures, for the statistics alone.
         class_names: of the data set.
@@ -74,8 +74,10 @@ def assemble(
             return draws.integers(num_classes)
         return labels[draws.integers(len(labels))] if num_classes else None
 
-    def batches(of: Store, chosen: np.ndarray, sampling: str) -> Batch:
+    def batches(of: Store, chosen: np.ndarray, sampling: str, mirror: bool = False) -> Batch:
         loader = SAMPLING[sampling](of, chosen, seed)
+        if mirror:
+            loader = mirrored(loader, seed)
         return loader if num_classes else lambda index: (loader(index)[0], None)
 
     ctx = Context(
@@ -105,14 +107,14 @@ def assemble(
     ]
     for regularizer in regularizers:
         if isinstance(regularizer, Attached):
-            regularizer.attach(G)
+            regularizer.attach(G.to(device))
     run = Run(
         seed=seed,
         G=G.to(device, memory_format=torch.channels_last),
         D=D.to(device, memory_format=torch.channels_last),
         objective=OBJECTIVES[config["loss"]],
         regularizers=regularizers,
-        batch=batches(store, indices, config["sampling"]),
+        batch=batches(store, indices, config["sampling"], config["mirror"]),
         held_out=batches(held_out, select(held_out.labels, None, seed), "natural"),
         gen_labels=gen_labels,
         masks={name: mask.to(device) for name, mask in (masks or {}).items()},
@@ -151,3 +153,10 @@ def _without(init: dict[str, Tensor], reset: Sequence[str], D: nn.ModuleList) ->
         fresh = {f"D.{name}": tensor for name, tensor in D.state_dict().items()}
         kept |= {name: fresh[name] for name in kept.keys() & fresh.keys() if name.split(".")[2] == "augment"}
     return kept
+
+
+def methods(config: dict[str, Any]) -> list[str]:
+    """Return the kinds of the methods that a run adds to its base network; a term of weight 0 adds nothing."""
+    slots = [config["augment"], *config["discriminators"], *config["regularizers"], config["ticket"]]
+    slots = [slot for slot in slots if slot is not None and slot.get("weight") != 0]
+    return [slot["kind"] for slot in slots if slot["kind"] != "plain"]

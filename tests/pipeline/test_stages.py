@@ -29,6 +29,7 @@ RUN = {
     "seed": 0,
     "dataset": "two",
     "subset": {"kind": "n_shot", "n": 6, "per_class": True},
+    "mirror": True,
     "sampling": "natural",
     "gen_labels": "natural",
     "base": {"kind": "sngan", "z_dim": 8, "g_channels": 4, "d_channels": 4, "conditional": True},
