@@ -23,17 +23,13 @@ UNIT = {"mean": (127.5,) * 3, "std": (127.5,) * 3}
 
 
 def random_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a model with weights that no layer could hide: norms have gains, offsets and statistics too."""
+    """The state of a model in which nothing is hidden by a constant: those of the constructor are drawn, too."""
     generator = torch.Generator().manual_seed(0)
     for name, tensor in model.state_dict().items():
-        if tensor.dtype.is_floating_point:
-            noise = torch.randn(tensor.shape, generator=generator)
-            if name.endswith("running_var") or (tensor.dim() == 1 and name.endswith("weight")):
-                tensor.copy_(1 + 0.1 * noise.abs())
-            elif tensor.dim() == 1:
-                tensor.copy_(0.1 * noise)
-            else:
-                tensor.copy_(noise * tensor[0].numel() ** -0.5)
+        if tensor.dtype.is_floating_point and bool((tensor == tensor.flatten()[0]).all()):
+            noise = 0.1 * torch.randn(tensor.shape, generator=generator)
+            positive = name.endswith("running_var") or (tensor.dim() == 1 and name.endswith("weight"))
+            tensor.copy_(1 + noise.abs() if positive else noise)
     return model.state_dict()
 
 
