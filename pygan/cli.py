@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pygan import cli_weights
 from pygan.errors import PyganError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -35,6 +36,9 @@ def _spoken(verb: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(2) from error
 
     return wrapped
+
+
+cli_weights.add_to(app, _spoken)
 
 
 @app.callback()
