@@ -26,7 +26,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.data.store import Store
     from pygan.pruning.masks import as_masks, sparsity
     from pygan.spec import parse
-    from pygan.training.assemble import assemble
+    from pygan.training.assemble import assemble, methods
     from pygan.training.distributed import join
     from pygan.training.gan import train
     from pygan.training.spec import TrainingSpec
@@ -64,7 +64,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             "dataset": config["dataset"],
             "n_images": len(indices),
             "class_counts": np.bincount(store.labels[indices], minlength=len(class_names)).tolist(),
-            "methods": _methods(config),
+            "methods": methods(config),
             "nimg": result["nimg"],
             "nimg_start": init_nimg,
             "seconds": result["seconds"],
@@ -83,13 +83,6 @@ def _frozen(item: dict[str, Any], seed: int):
     network = load_spec("pygan.features", item["entry"], "bank").build(Context(resolution=0, seed=seed))
     network.separable = item["separable"]
     return network
-
-
-def _methods(config: dict[str, Any]) -> list[str]:
-    """Return the kinds of the methods that a run adds to its base network; a term of weight 0 adds nothing."""
-    slots = [config["augment"], *config["discriminators"], *config["regularizers"], config["ticket"]]
-    slots = [slot for slot in slots if slot is not None and slot.get("weight") != 0]
-    return [slot["kind"] for slot in slots if slot["kind"] != "plain"]
 
 
 if __name__ == "__main__":

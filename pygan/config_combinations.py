@@ -261,34 +261,6 @@ def _check_ticket(study: Study, name: str, run: Run) -> None:
             raise ConfigError(f"runs.{name}.ticket.structure: expected {structure}, that of {run.ticket.like}")
 
 
-def _check_players_before(study: Study, name: str, run: Run) -> None:
-    """Check that the discriminators of the run before are there, at the same places of the list."""
-    if run.continues is None or "discriminators" in run.continues.reset:
-        return
-    key, before = f"runs.{name}", study.runs[run.continues.run]
-    if run.discriminators[0].kind != before.discriminators[0].kind:
-        raise ConfigError(
-            f"{key}.continues.reset: {run.continues.run} has another first discriminator, so `discriminators` are not "
-            "taken over: list them here"
-        )
-    old, new = _aided(before), _aided(run)
-    if old is None:
-        return
-    if new is None or bool(old.networks) != bool(new.networks):
-        raise ConfigError(
-            f"{key}.discriminators: {run.continues.run} has vision_aided, expected it here too, both with named "
-            "`networks` or both with a probe (or reset: [discriminators])"
-        )
-    if _size(new) < _size(old) or new.networks[: len(old.networks)] != old.networks:
-        raise ConfigError(
-            f"{key}.discriminators: expected the networks of {run.continues.run} and perhaps more of them"
-        )
-
-
-def _size(aided: Any) -> int:
-    return len(aided.networks) or aided.count
-
-
 def _start_nimg(run: Run) -> int:
     """The image count of the start; 0 for a best snapshot, with which the count begins again."""
     if run.continues is not None:

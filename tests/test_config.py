@@ -41,7 +41,11 @@ def test_the_schema_file_is_the_one_of_the_code() -> None:
     assert next(iter(yaml.safe_load(schema.TARGET.read_text()))) == "$schema"
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.parent.name == "paper" else ()) for path in SHIPPED],
+    ids=lambda path: path.stem,
+)
 def test_snakemake_fills_in_the_same_defaults(path: Path) -> None:
     utils = pytest.importorskip("snakemake.utils")
     values = json.loads(json.dumps(yaml.safe_load(path.read_text())))

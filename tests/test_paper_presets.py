@@ -39,6 +39,17 @@ FAMILY_OF = {
     "diffaug_100_shot/diffaug": ("low_shot", 256, 1, None),
     "diffaug_animalface/diffaug": ("low_shot", 256, 1, 500),
     "lottery_stylegan2_cifar100/ada": ("cifar", 32, 2, 25_000),
+    "reg_dgm_cifar10/stylegan2": ("cifar", 32, 2, 25_000),
+    "reg_dgm_cifar10/ada": ("cifar", 32, 2, 60_000),
+    "reg_dgm_cifar10/ada_apa": ("cifar", 32, 2, 100_000),
+    "reg_dgm_ffhq_5k/stylegan2": ("paper256", 256, 8, 5_000),
+    "reg_dgm_ffhq_5k/ada": ("paper256", 256, 8, 16_000),
+    "reg_dgm_ffhq_5k/ada_apa": ("auto", 256, 8, 25_000),
+    "vision_aided_animalface_cat/stylegan2_ada": ("vision_aided_paper256_2fmap", 256, 2, 3_500),
+    "vision_aided_animalface_dog/stylegan2_ada": ("vision_aided_paper256_2fmap", 256, 2, 3_500),
+    "vision_aided_ffhq_1k/stylegan2_ada": ("vision_aided_paper256", 256, 2, 6_500),
+    "vision_aided_ffhq_5k/stylegan2_ada": ("vision_aided_paper256", 256, 2, 12_500),
+    "vision_aided_lsun_cat_1k/stylegan2_ada": ("vision_aided_paper256", 256, 2, 6_500),
 }
 CLOCK = ("total_nimg", "snapshots", "tick_nimg", "checkpoint_nimg")
 
@@ -116,6 +127,8 @@ LOTTERY = {
     "lottery_biggan_cifar100/diffaug_10": (2e-4, 2e-4, [0.5, 0.999], 1e-6, 5, 64, 64, 200_000, 0.9999, 1_000),
     "lottery_biggan_tiny_imagenet/dense_10": (4e-4, 1e-4, [0.0, 0.999], 1e-6, 1, 256, 256, 100_000, 0.9999, 20_000),
     "lottery_biggan_imagenet/dense": (5e-4, 2e-4, [0.0, 0.999], 1e-6, 2, 256, 256, 100_000, 0.9999, 20_000),
+    "vision_aided_biggan_cifar10/conditional_100": (2e-4, 2e-4, [0.0, 0.999], 1e-8, 4, 50, 50, 250_000, 0.9999, 1_000),
+    "vision_aided_biggan_cifar10/conditional_10": (2e-4, 2e-4, [0.0, 0.999], 1e-8, 4, 50, 50, 25_000, 0.9999, 1_000),
 }
 
 
@@ -142,6 +155,28 @@ def assert_decay(training: dict[str, Any], decay: float | None, start: int) -> N
     else:
         assert 1 - found == pytest.approx(1 - decay, rel=1e-3)
     assert training.get("ema_start_nimg", 0) == start * per_step
+
+
+@pytest.mark.parametrize(
+    ("name", "run", "weight"),
+    [
+        ("reg_dgm_ffhq_5k", "reg_stylegan2", 50),
+        ("reg_dgm_ffhq_5k", "reg_ada", 1),
+        ("reg_dgm_ffhq_5k", "reg_ada_apa", 0.5),
+        ("reg_dgm_cifar10", "reg_stylegan2", 1e-5),
+        ("reg_dgm_cifar10", "reg_ada", 5e-6),
+        ("reg_dgm_cifar10", "reg_ada_apa", 0.1),
+    ],
+)
+def test_reg_dgm_adds_the_published_weight_and_nothing_else(name: str, run: str, weight: float) -> None:
+    runs = study_of(ROOT / "config" / "paper" / f"{name}.yaml")["runs"]
+    plain, aided = runs[run.removeprefix("reg_")], runs[run]
+    (term,) = (term for term in aided["regularizers"] if term not in plain["regularizers"])
+    assert (term["kind"], term["energy"], term["weight"]) == ("reg_dgm", "paired", weight)
+    assert {k: v for k, v in aided.items() if k != "regularizers"} == {
+        k: v for k, v in plain.items() if k != "regularizers"
+    }
+    assert len(aided["regularizers"]) == len(plain["regularizers"]) + 1
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -55,7 +55,7 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d, pad, relu
+from torch.nn.functional import max_pool2d, pad, relu, relu_
 
 from pygan.context import Context
 from pygan.draws import Draws
@@ -69,7 +69,9 @@ from pygan.networks.layers import (
     Projection,
     UpBlock,
     class_affines,
+    first_map,
     linear,
+    sum_pool,
 )
 from pygan.ops import spectral_norm
 from pygan.spec import spec
@@ -213,7 +215,7 @@ class SelfAttention(nn.Module):
         keys = max_pool2d(self.phi(x), 2).flatten(2)  # [N, C / 8, H W / 4]
         values = max_pool2d(self.g(x), 2).flatten(2)  # [N, C / 2, H W / 4]
         weights = (queries.transpose(1, 2) @ keys).softmax(2)  # [N, H W, H W / 4]
-        attended = (values @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])
+        attended = (weights @ values.transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.gamma * self.o(attended)
 
 
@@ -261,7 +263,7 @@ class Generator(nn.Module):
         if attention is not None:
             self.attention = SelfAttention(widths[attention + 1], sn_eps=release.sn_eps, init=init)
         self.norm = nn.BatchNorm2d(widths[-1], eps=release.bn_eps)
-        self.to_img = conv(widths[-1], channels, 3, act="tanh")
+        self.to_img = conv(widths[-1], channels, 3, act="tanh", pictures=True)
 
     def _norm(self, features: int, init: Init, release: Release) -> "partial[ConditionalNorm]":
         """Return the blocks' normalization; `features`: size of the vector that it reads, 0: it reads the class."""
@@ -280,7 +282,7 @@ class Generator(nn.Module):
             first, codes = chunks[:, 0], chunks[:, 1:]
         else:
             first, codes = z, z[:, None, : self.z_dim if self.self_modulated else 0].expand(-1, blocks, -1)
-        return self.linear(first).unflatten(1, (-1, 4, 4)), codes
+        return first_map(self.linear(first), self.to_img.channels_last), codes
 
     def body(self, stem: tuple[Tensor, Tensor], c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         h, codes = stem
@@ -288,7 +290,7 @@ class Generator(nn.Module):
             h = block(h, y)
             if i == self.attention_after:
                 h = self.attention(h)
-        return self.to_img(relu(self.norm(h)))
+        return self.to_img(relu_(self.norm(h)))
 
     def _conditions(self, codes: Tensor, c: Tensor | None) -> list[Tensor | None]:
         """Return what the normalizations of each block read."""
@@ -352,7 +354,7 @@ class Discriminator(nn.Module):
             img = block(img)
             if i == self.attention_after:
                 img = self.attention(img)
-        return relu(img).sum((2, 3))
+        return sum_pool(relu(img))
 
     def head(self, h: Tensor, c: Tensor | None = None) -> Tensor:
         return self.logit(h, c)

@@ -20,6 +20,7 @@ from pygan.networks.layers import (
     UpsampledConv,
     class_affines,
     doublings,
+    first_map,
 )
 from pygan.spec import spec
 
@@ -56,11 +57,11 @@ class Generator(nn.Module):
         nn.init.zeros_(self.linear.bias)
         self.norms = nn.ModuleList(ConditionalBatchNorm(w, num_classes) for w in widths)
         self.convs = nn.ModuleList(UpsampledConv(a, b) for a, b in pairwise(widths))
-        self.to_img = ConvAct(widths[-1], channels, 3, act="tanh")
+        self.to_img = ConvAct(widths[-1], channels, 3, act="tanh", pictures=True)
 
     def stem(self, z: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         """Return the first feature map `[N, 4 * g_channels, 4, 4]`."""
-        return self.linear(z).unflatten(1, (-1, 4, 4))
+        return first_map(self.linear(z), self.to_img.channels_last)
 
     def body(self, h: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         h = relu_(self.norms[0](h, c))

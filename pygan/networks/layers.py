@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv_transpose2d, interpolate, pad, relu
+from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, pad, relu, relu_
 
 from pygan.ops import bias_act, spectral_norm
+from pygan.ops.layout import accumulator, is_channels_last, memory_format
 
 Init = Callable[[Tensor], object]
 """Fills a weight in place."""
@@ -20,6 +21,7 @@ class ConvAct(nn.Module):
         sn: spectral normalization of the weight (Miyato et al., ICLR 2018, arXiv 1802.05957).
         sn_eps: lower bound of the norms that its power iteration divides by.
         init: fills the weight; the bias starts at 0.
+        pictures: what comes out are pictures, float32 also under autocast.
     """
 
     def __init__(
@@ -33,17 +35,27 @@ class ConvAct(nn.Module):
         sn: bool = False,
         sn_eps: float = 1e-12,
         init: Init = nn.init.xavier_uniform_,
+        pictures: bool = False,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=(kernel - 1) // 2, bias=False)
         init(self.conv.weight)
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.act = act
+        self.act, self.pictures = act, pictures
         if sn:
             spectral_norm(self.conv, eps=sn_eps)
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether the weight lies in memory that way, which is how a network is told to compute."""
+        (weight,) = self.conv.parameters()
+        return is_channels_last(weight)
+
     def forward(self, x: Tensor) -> Tensor:
-        return bias_act(self.conv(x), self.bias, act=self.act, gain=1.0)
+        if self.act == "linear":  # a convolution adds its bias in passing
+            return conv2d(x, self.conv.weight, self.bias, self.conv.stride, self.conv.padding)
+        x = self.conv(x)
+        return bias_act(x.to(self.bias.dtype) if self.pictures else x, self.bias, act=self.act, gain=1.0)
 
 
 class UpsampledConv(nn.Module):
@@ -84,8 +96,8 @@ class ConditionalNorm(nn.Module):
         x = self.norm(x)
         if not self.conditional:
             return x
-        gain, bias = self.affine(y)
-        return x * gain[:, :, None, None] + bias[:, :, None, None]
+        gain, bias = (t.to(x.dtype)[:, :, None, None] for t in self.affine(y))
+        return torch.addcmul(bias, x, gain)
 
 
 class ConditionalBatchNorm(ConditionalNorm):
@@ -184,8 +196,8 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """`y`: the condition that both normalizations read."""
-        h = self.conv1(upsample(relu(self.norm1(x, y))))
-        h = self.conv2(relu(self.norm2(h, y)))
+        h = self.conv1(upsample(relu_(self.norm1(x, y))))
+        h = self.conv2(relu_(self.norm2(h, y)))
         return h + upsample(self.shortcut(x))  # a 1x1 convolution commutes with nearest upsampling
 
 
@@ -278,9 +290,21 @@ class Projection(nn.Module):
                 spectral_norm(layer, eps=sn_eps)
 
     def forward(self, h: Tensor, c: Tensor | None) -> Tensor:
-        """`h` `[N, features]`, `c` int64 `[N]` or None; returns logits `[N]`."""
-        logit = self.linear(h).squeeze(1)
-        return logit if self.embed is None else logit + (self.embed(c) * h).sum(1)
+        """`h` `[N, features]`, `c` int64 `[N]` or None; returns logits `[N]`, which autocast does not round."""
+        with torch.autocast(h.device.type, enabled=False):
+            h = h.to(accumulator(h.dtype))
+            logit = self.linear(h).squeeze(1)
+            return logit if self.embed is None else logit + (self.embed(c) * h).sum(1)
+
+
+def first_map(x: Tensor, channels_last: bool) -> Tensor:
+    """Return `[N, C * 16]` as the feature map `[N, C, 4, 4]`, in the memory format in which all others follow."""
+    return x.unflatten(1, (-1, 4, 4)).contiguous(memory_format=memory_format(channels_last))
+
+
+def sum_pool(x: Tensor) -> Tensor:
+    """Return the sums over the positions of `[N, C, H, W]`, in float32 at least: they are what logits are made of."""
+    return x.sum((2, 3), dtype=accumulator(x.dtype))
 
 
 def upsample(x: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import relu, relu_
 
 from pygan.context import Context
 from pygan.draws import Draws
@@ -47,7 +47,9 @@ from pygan.networks.layers import (
     UpBlock,
     class_affines,
     doublings,
+    first_map,
     linear,
+    sum_pool,
 )
 from pygan.spec import spec
 
@@ -145,16 +147,16 @@ class Generator(nn.Module):
             UpBlock(a, b, partial(norm, num_classes=num_classes), conv) for a, b in pairwise(widths)
         )
         self.norm = norm(widths[-1])
-        self.to_img = conv(widths[-1], channels, 3, act="tanh")
+        self.to_img = conv(widths[-1], channels, 3, act="tanh", pictures=True)
 
     def stem(self, z: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         """Return the first feature map `[N, widths[0], 4, 4]`."""
-        return self.linear(z).unflatten(1, (-1, 4, 4))
+        return first_map(self.linear(z), self.to_img.channels_last)
 
     def body(self, h: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         for block in self.blocks:
             h = block(h, c)
-        return self.to_img(relu(self.norm(h, None)))
+        return self.to_img(relu_(self.norm(h, None)))
 
     def forward(self, z: Tensor, c: Tensor | None = None, draws: Draws | None = None) -> Tensor:
         return self.body(self.stem(z, c), c)
@@ -195,7 +197,7 @@ class Discriminator(nn.Module):
 
     def features(self, img: Tensor) -> Tensor:
         """Return the sum-pooled feature `[N, widths[-1]]`."""
-        return relu(self.blocks(img)).sum((2, 3))
+        return sum_pool(relu(self.blocks(img)))
 
     def head(self, h: Tensor, c: Tensor | None = None) -> Tensor:
         return self.logit(h, c)

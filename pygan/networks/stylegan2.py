@@ -19,6 +19,7 @@ from pygan.context import Context
 from pygan.draws import Draws
 from pygan.networks.stylegan2_layers import Conv2dLayer, FullyConnected, Mapping, half_from, resolutions_from_4
 from pygan.ops import downsample2d, modulated_conv2d, setup_filter, upsample2d
+from pygan.ops.layout import is_channels_last, memory_format
 from pygan.spec import spec
 
 Architecture = Literal["orig", "skip", "resnet"]
@@ -184,7 +185,8 @@ class SynthesisBlock(nn.Module):
         w = iter(ws.unbind(1))
         dtype = torch.float16 if self.half and ws.is_cuda else torch.float32
         if self.is_first:
-            x = self.const.to(dtype).expand(len(ws), -1, -1, -1)
+            x = self.const.to(dtype).expand(ws.shape[0], -1, -1, -1)
+            x = x.contiguous(memory_format=memory_format(is_channels_last(self.conv1.weight)))
             x = self.conv1(x, next(w), draws)
         elif self.skip is not None:
             x = x.to(dtype)

@@ -33,8 +33,10 @@ class FullyConnected(nn.Module):
         self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.linear(x, (self.weight * self.weight_gain).to(x.dtype))
-        return bias_act(x, self.bias * self.bias_gain, act=self.act)
+        """Autocast changes nothing: styles and logits do not bear the rounding of a shorter type."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.linear(x.to(self.weight.dtype), self.weight * self.weight_gain)
+            return bias_act(x, self.bias * self.bias_gain, act=self.act)
 
 
 class Conv2dLayer(nn.Module):
@@ -68,7 +70,7 @@ class Conv2dLayer(nn.Module):
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """`gain` multiplies the activation's default gain, and the clamp."""
         weight = (self.weight * self.weight_gain).to(x.dtype)
-        padding = weight.shape[-1] // 2
+        padding = int(weight.shape[-1]) // 2
         # Where it upsamples, the kernel is that of the transposed convolution: a true convolution.
         x = conv2d_resample(x, weight, self.resample_filter, self.up, self.down, padding, flip_weight=self.up == 1)
         clamp = None if self.clamp is None else self.clamp * gain

@@ -153,3 +153,10 @@ def _without(init: dict[str, Tensor], reset: Sequence[str], D: nn.ModuleList) ->
         fresh = {f"D.{name}": tensor for name, tensor in D.state_dict().items()}
         kept |= {name: fresh[name] for name in kept.keys() & fresh.keys() if name.split(".")[2] == "augment"}
     return kept
+
+
+def methods(config: dict[str, Any]) -> list[str]:
+    """Return the kinds of the methods that a run adds to its base network; a term of weight 0 adds nothing."""
+    slots = [config["augment"], *config["discriminators"], *config["regularizers"], config["ticket"]]
+    slots = [slot for slot in slots if slot is not None and slot.get("weight") != 0]
+    return [slot["kind"] for slot in slots if slot["kind"] != "plain"]

@@ -220,7 +220,7 @@ def test_the_probe_chooses_and_the_chosen_network_joins(trained, data, tmp_path)
 def test_two_stages_with_an_interruption_add_one_network_each(trained, data, tmp_path):
     """Baseline, probe, +1 network (stopped and resumed), best snapshot, probe of the rest, +1 network."""
     needs("onet.pt", "efficientnet-lite0-57934424.pth", "mobilenet_v2-b0353104.pth")
-    ada = {"kind": "ada", "target": -1, "p": 0.0, "interval": 1, "speed_kimg": 0.04}  # p moves 0.1 a step
+    ada = {"kind": "ada", "target": 1, "p": 0.5, "interval": 1, "speed_kimg": 0.04}  # p falls by 0.1 a step
     aided = {"kind": "vision_aided", "heads": "equalized", "objective": "bce", "augment": ada, "cutout": True}
     reset = ["optimizers", "augment"]
     start = [trained / "snapshots" / "000000024.safetensors"]
@@ -273,8 +273,8 @@ def test_two_stages_with_an_interruption_add_one_network_each(trained, data, tmp
     before = read_tensors(folder / "out" / "snapshots" / f"{best:09d}.safetensors")[0]
     steps = {name: tensor for name, tensor in last.items() if name.startswith("opt_") and name.endswith(".step")}
     assert steps and all(step == 2 for step in steps.values())  # they began again
-    assert before["D.1.augment.p"] > 0.25  # six steps or more, of 0.1 each where a real picture scores above 0
-    assert last["D.1.augment.p"] < 0.25 and last["D.2.augment.p"] < 0.25  # two steps since they began again
+    assert before["D.1.augment.p"] < 0.25  # six steps or more, unless no real picture scored below 0
+    assert last["D.1.augment.p"] > 0.25 and last["D.2.augment.p"] > 0.25  # two steps since they began again
     learned = {name for name in before if name.startswith("D.1.head.")}
     assert learned and all(before[name].shape == last[name].shape for name in learned)
     head = next(name for name in learned if name.endswith("weight") and before[name].dim() == 4)

@@ -33,8 +33,8 @@ APA = ADA | {"kind": "apa", "family": "bgc"}
 AUGMENTS = {"diffaug": DIFFAUG, "ada": ADA, "apa": APA}
 
 
-def pictures(seed: int, stream: str) -> torch.Tensor:
-    return Draws(seed, stream, torch.arange(N)).integers(256, 3, 16, 16).to(torch.uint8)
+def pictures(seed: int, stream: str, side: int = 16) -> torch.Tensor:
+    return Draws(seed, stream, torch.arange(N)).integers(256, 3, side, side).to(torch.uint8)
 
 
 def tiny_run(
@@ -44,10 +44,11 @@ def tiny_run(
     extra_head: bool = False,
     base: dict = BASE,
     augment: dict = DIFFAUG,
+    resolution: int = 16,
     **fields,
 ) -> Run:
     """Return a run on ten random pictures with an augmentation and R1."""
-    ctx = Context(resolution=16, seed=seed)
+    ctx = Context(resolution=resolution, seed=seed)
     torch.manual_seed(seed)
     network = load_spec("pygan.networks", base)
     G, D = network.generator(ctx), network.discriminator(ctx)
@@ -57,7 +58,7 @@ def tiny_run(
         players.append(
             load_spec("pygan.discriminators", {"kind": "plain"}).build(ctx, network.discriminator(ctx), None)
         )
-    data = {name: pictures(seed, name) for name in ("train", "validation")}
+    data = {name: pictures(seed, name, resolution) for name in ("train", "validation")}
     order = permutation(seed, "order", N)
     defaults = {
         "seed": seed,
