@@ -32,7 +32,8 @@ def make_step(
     torch.manual_seed(0)
     ctx = Context(resolution=side, num_classes=CLASSES if conditional else 0)
     network = load_spec("pygan.networks", base | {"conditional": conditional})
-    augmentation = load_spec("pygan.augment", {"kind": augment}).build(ctx) if augment else None
+    strength = {"p": 0.5} if augment == "apa" else {}
+    augmentation = load_spec("pygan.augment", {"kind": augment} | strength).build(ctx) if augment else None
     G, D = network.generator(ctx), network.discriminator(ctx)
     player = load_spec("pygan.discriminators", {"kind": "plain"}).build(ctx, D, augmentation)
     step = Step(
@@ -58,7 +59,8 @@ def make_step(
         step.gen_logits = player(step.gen_img, step.gen_c, step.draws("augment/0"))
         return step
     step.gen_img = step.gen_img.detach()
-    img, c = torch.cat([step.real_img, step.gen_img]), torch.cat([step.real_c, step.gen_c]) if conditional else None
+    real_img, real_c = player.real(step, step.draws("deceive/0"))
+    img, c = torch.cat([real_img, step.gen_img]), torch.cat([real_c, step.gen_c]) if conditional else None
     (logits,) = player(img, c, Draws(0, "augment/0/D", torch.cat([2 * step.index, 2 * step.index + 1])))
     step.real_logits, step.gen_logits = [logits[:N]], [logits[N:]]
     return step

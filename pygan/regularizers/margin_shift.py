@@ -64,8 +64,9 @@ class MarginShift:
 
     def __call__(self, step: Step) -> Tensor:
         real, gen = step.real_logits[0], step.gen_logits[0]
+        real_c = step.D[0].real(step, step.draws("deceive/0"))[1]
         shifted = step.objective.D(
-            real + self.real_sign * self._shift(step, step.real_c, real), gen + self._shift(step, step.gen_c, gen)
+            real + self.real_sign * self._shift(step, real_c, real), gen + self._shift(step, step.gen_c, gen)
         )
         if self.mixing == "sum":
             return self.weight * shifted

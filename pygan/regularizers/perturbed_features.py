@@ -101,8 +101,9 @@ class PerturbedFeatures:
 
     def _loss_D(self, step: Step) -> Tensor:
         player, n = step.D[0], len(step.real_img)
-        img = torch.cat([step.real_img, step.gen_img]).contiguous(memory_format=torch.channels_last)
-        c = None if step.real_c is None else torch.cat([step.real_c, step.gen_c])
+        real_img, real_c = player.real(step, step.draws("deceive/0"))
+        img = torch.cat([real_img, step.gen_img]).contiguous(memory_format=torch.channels_last)
+        c = None if real_c is None else torch.cat([real_c, step.gen_c])
         index = torch.cat([2 * step.index, 2 * step.index + 1])  # the samples of the pair, as the loop counts them
         h = player.network.features(player.augmented(img, Draws(step.seed, "augment/0/D", index))).to(img.dtype)
         harm = torch.cat([-torch.ones(n, device=h.device), torch.ones(len(h) - n, device=h.device)])

@@ -43,8 +43,7 @@ def masked(G: nn.Module, masks: dict[str, torch.Tensor]) -> nn.Module:
     return G
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize(("classes", "training"), [(0, False), (3, True)])
 @pytest.mark.parametrize("base", BASES)
 def test_the_smaller_generator_makes_the_same_pictures(base, classes, training):
     G = generator(BASES[base], classes)

@@ -186,6 +186,15 @@ def test_without_augmentation_of_the_adversarial_picture_D_sees_it_as_it_is():
     assert not torch.isclose(plain, clean_loss(step))
 
 
+def test_generated_pictures_passed_off_as_real_are_so_in_the_perturbed_branch_too():
+    step = make_step("D", BASES["sngan"], augment="apa", conditional=True, double=True)
+    plain = make_step("D", BASES["sngan"], conditional=True, double=True)
+    assert (step.real_logits[0] != plain.real_logits[0]).any()  # some were replaced
+    torch.testing.assert_close(term(gamma=0.0)(step), clean_loss(step))
+    shift = MarginShift(epsilon=0.02, shift=None, real_sign=-1.0, weight=1.0, mixing="sum")(step)
+    torch.testing.assert_close(term(gamma=0.02, sides=("D",))(step), shift)
+
+
 def test_one_side_takes_no_part_in_the_other_phase():
     assert term(sides=("G",)).phases == ("G",)
     assert term().phases == ("D", "G")
