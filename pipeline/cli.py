@@ -11,45 +11,32 @@ configuration is a new folder, the same fingerprint resumes an interrupted job (
 """
 
 import argparse
-import ctypes
-import ctypes.util
 import errno
-import fcntl
 import hashlib
 import importlib
 import json
 import logging
 import os
 import shutil
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline import provenance
+from pygan.allocator import set_allocator
 from pygan.errors import CannotWrite, ConfigError, DataError, MissingInput, PyganError, TryAgain
+from pygan.lock import held
 
 Stage = Callable[..., None]
 """`main(spec: dict, *, inputs: dict[str, list[Path]], out: Path) -> None`"""
 
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 _NAMES = {"code": "code", "csrc": "native source", "raw": "raw data"}
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def _set_allocator() -> None:
-    """Keep freed memory in the process and ask for huge pages (glibc only; elsewhere nothing happens)."""
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)  # an int: 2 GiB is the most it takes
-
-
-_set_allocator()
+set_allocator()
 if not sys.stderr.isatty():
     os.environ.setdefault("TQDM_DISABLE", "1")
 
@@ -139,7 +126,7 @@ def _run(main: Stage, arguments: argparse.Namespace) -> None:
         return
     label = f"{spec['stage']} {name}"
     start = time.monotonic()
-    with _held(arguments.work / spec["stage"] / name) as folder:
+    with held(arguments.work / spec["stage"] / name) as folder:
         if not _is_done(folder):
             print(f"{label}: start in {folder}", flush=True)
             out = _clean_out(folder)
@@ -224,22 +211,6 @@ def _check_writable(folder: Path) -> None:
     probe = folder / f".tmp-{os.getpid()}"
     probe.touch()
     probe.unlink()
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[Path]:
-    """Hold the lock of a work folder; the kernel drops it when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise TryAgain(f"{folder}: held by {file.read().strip() or 'another process'}") from None
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on host {socket.gethostname()}\n")
-        file.flush()
-        yield folder
 
 
 def _clean_out(folder: Path) -> Path:

@@ -16,33 +16,20 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     """
     from pygan.checkpoint import read_tensors, write_json
     from pygan.context import Context
-    from pygan.metrics.base import extract, network_spec
-    from pygan.sampling import load_generator, sample
-    from pygan.spec import load_spec
+    from pygan.metrics.base import network_spec
+    from pygan.metrics.selection import select
 
     config = spec["config"]
     network = network_spec(config["network"], "evaluate.network").build(Context(resolution=0))
-    metric = load_spec("pygan.metrics", config["metric"], "select.metric").build()
-    real = read_tensors(inputs["features"][0])[0]["validation"]
-    scores = {}
-    for path in inputs["snapshot"]:
-        gen = extract(sample(load_generator(path), config["n_gen"], seed=config["seed"], stream="select"), network)
-        name, result = next(iter(metric.compute(real, gen).items()))
-        scores[int(path.stem)] = result["value"]
-    best = min(scores, key=scores.__getitem__)
-    write_json(
-        out / "selected.json",
-        {
-            "run": config["run"],
-            "seed": config["seed"],
-            "nimg": best,
-            "snapshot": f"{best:09d}.safetensors",
-            "metric": f"{name}_{network.name}",
-            "split": "validation",
-            "n_gen": config["n_gen"],
-            "scores": {str(nimg): value for nimg, value in scores.items()},
-        },
+    chosen = select(
+        inputs["snapshot"],
+        read_tensors(inputs["features"][0])[0]["validation"],
+        metric=config["metric"],
+        n_gen=config["n_gen"],
+        seed=config["seed"],
+        network=network,
     )
+    write_json(out / "selected.json", {"run": config["run"], "seed": config["seed"], **chosen})
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     """Train one job, as one of several processes where torchrun started them.
 
     Args:
-        spec: `config` holds the run's fields of the study file, its name `run`, its `seed` and the `bank`.
+        spec: `config` holds the run's fields of the study file, its name `run`, its `seed` and `frozen`, the networks
+            that the probe chose.
         inputs: `manifest`, `train` and `validation` stores; where the run asks for them `init` (a snapshot to start
-            from), `mask` and `probe`.
+            from; several: `selected` says which), `mask` and `probe`.
         out: gets `run.json`, `stats.jsonl` and `snapshots/<nimg>.{safetensors,png}`; checkpoints go beside it.
     """
     import json
@@ -20,27 +21,22 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     import numpy as np
 
     from pipeline.record import record
+    from pipeline.start import start_snapshot
     from pygan.checkpoint import read_tensors, write_json
-    from pygan.context import Context
     from pygan.data.store import Store
     from pygan.pruning.masks import as_masks, sparsity
-    from pygan.spec import load_spec, parse
-    from pygan.training.assemble import assemble
+    from pygan.spec import parse
+    from pygan.training.assemble import assemble, methods
     from pygan.training.distributed import join
     from pygan.training.gan import train
     from pygan.training.spec import TrainingSpec
 
     config, ranks = spec["config"], join()
     training = parse(TrainingSpec, config["training"], "training")
-    frozen = ()
-    if "probe" in inputs:
-        bank = {entry["kind"]: entry for entry in config["bank"]}
-        chosen = json.loads(inputs["probe"][0].read_text())["chosen"]
-        frozen = tuple(load_spec("pygan.features", bank[name], "bank").build(Context(resolution=0)) for name in chosen)
     init, init_nimg, masks = None, 0, {}
     if "init" in inputs:
-        init, metadata = read_tensors(inputs["init"][0])
-        init_nimg = metadata["nimg"]
+        init, metadata = read_tensors(start_snapshot(inputs, "init"))
+        init_nimg = 0 if "selected" in inputs else metadata["nimg"]
     if "mask" in inputs:
         masks = as_masks(read_tensors(inputs["mask"][0])[0], str(inputs["mask"][0]))
     store, class_names = Store(inputs["train"][0]), json.loads(inputs["manifest"][0].read_text())["class_names"]
@@ -49,10 +45,11 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         store=store,
         held_out=Store(inputs["validation"][0]),
         class_names=class_names,
-        frozen=frozen,
+        frozen=tuple(_frozen(item, config["seed"]) for item in config["frozen"]),
         init=init,
         init_nimg=init_nimg,
         masks=masks,
+        reset=(config["continues"] or {}).get("reset", ()),
         device=ranks.device,
     )
     result = train(run, training, state_dir=out.parent / "state", out_dir=out, ranks=ranks)
@@ -67,22 +64,25 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             "dataset": config["dataset"],
             "n_images": len(indices),
             "class_counts": np.bincount(store.labels[indices], minlength=len(class_names)).tolist(),
-            "methods": _methods(config),
+            "methods": methods(config),
             "nimg": result["nimg"],
             "nimg_start": init_nimg,
             "seconds": result["seconds"],
             "processes": ranks.size,
-            "frozen": [network.name for network in frozen],
+            "frozen": [name for d in run.D for name in d.heads if name != "D"],
             "masks": {"sparsity": sparsity(masks), "tensors": len(masks)} if masks else None,
         },
     )
 
 
-def _methods(config: dict[str, Any]) -> list[str]:
-    """Return the kinds of the methods that a run adds to its base network; a term of weight 0 adds nothing."""
-    slots = [config["augment"], *config["discriminators"], *config["regularizers"], config["ticket"]]
-    slots = [slot for slot in slots if slot is not None and slot.get("weight") != 0]
-    return [slot["kind"] for slot in slots if slot["kind"] != "plain"]
+def _frozen(item: dict[str, Any], seed: int):
+    """Return a network as the probe chose it."""
+    from pygan.context import Context
+    from pygan.spec import load_spec
+
+    network = load_spec("pygan.features", item["entry"], "bank").build(Context(resolution=0, seed=seed))
+    network.separable = item["separable"]
+    return network
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from pygan import cli_weights
 from pygan.errors import PyganError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -35,6 +36,9 @@ def _spoken(verb: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(2) from error
 
     return wrapped
+
+
+cli_weights.add_to(app, _spoken)
 
 
 @app.callback()
@@ -86,6 +90,43 @@ def assets_verify() -> None:
 
     assets.verify()
     typer.echo(f"{len(assets.status())} assets are present and unchanged")
+
+
+@app.command()
+@_spoken
+def train(
+    pictures: Annotated[Path, typer.Argument(help="Folder or .zip of pictures; sub-folders are classes.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME.")] = None,
+    fit: Annotated[Literal["crop", "pad", "stretch"], typer.Option(help="How a picture becomes square.")] = "crop",
+    resolution: Annotated[int | None, typer.Option(min=16, help="Pixels; default: by the sizes of pictures.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Setting; default: by the number of pictures.")] = None,
+    kimg: Annotated[float | None, typer.Option(min=0.001, help="Thousands of pictures shown in all.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the initialization and everything after.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the processor.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
+    allow_upscale: Annotated[bool, typer.Option("--allow-upscale", help="Enlarge smaller pictures.")] = False,
+) -> None:
+    """Train on your own pictures and measure the result; the same command continues after an interruption."""
+    from pygan.allocator import set_allocator
+
+    set_allocator()
+    from tqdm import tqdm
+
+    from pygan.train_folder import Settings, train_folder
+
+    settings = Settings(
+        pictures=pictures,
+        out=out or Path("runs") / (pictures.resolve().stem or "pictures"),
+        fit=fit,
+        resolution=resolution,
+        recipe=recipe,
+        kimg=kimg,
+        seed=seed,
+        threads=threads,
+        skip_bad=skip_bad,
+        allow_upscale=allow_upscale,
+    )
+    train_folder(settings, tqdm.write)
 
 
 _Snapshot = Annotated[Path, typer.Argument(help="A snapshot, or the folder of a training (its newest snapshot).")]
@@ -145,10 +186,11 @@ def interpolate(
     label: _Label = None,
     truncation: _Truncation = 1.0,
 ) -> None:
-    """Write a closed walk between pictures as an animation, .gif or .webp."""
+    """Write a closed walk between pictures as an animation: .gif, .webp or .mp4."""
     from pygan import load
-    from pygan.sampling import save_animation
+    from pygan.animation import check_suffix, save_animation
 
+    check_suffix(out)
     try:
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
@@ -156,6 +198,21 @@ def interpolate(
     img = load(model).interpolate(numbers, frames, label=label, truncation=truncation)
     save_animation(out, img, fps)
     typer.echo(f"{out}: {len(img)} frames")
+
+
+@app.command("export")
+@_spoken
+def export_(
+    model: _Snapshot,
+    out: _Out,
+    format: Annotated[Literal["safetensors", "sparse", "onnx", "torchscript"], typer.Option(help="Of the file.")],
+) -> None:
+    """Write the averaged generator alone for other programs, and compare what was written with the model."""
+    from pygan import load
+    from pygan.export import export
+
+    checked = export(load(model), out, format)
+    typer.echo(f"{out}: read back by {checked.reader}, pictures differ by at most {checked.difference:.2g} of [-1, 1]")
 
 
 @app.command()

@@ -5,12 +5,13 @@ schema that `pipeline.schema` writes from this module, so it is parsed without i
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
-from pygan import assets, augment, discriminators, features, losses, metrics, networks, pruning, regularizers
+from pygan import assets, augment, discriminators, features, losses, metrics, networks, pruning, regularizers, weights
 from pygan.checkpoint import read_tensors
 from pygan.config_combinations import check_combinations, check_labels
 from pygan.config_reading import read_yaml, sentence
@@ -54,12 +55,16 @@ class Dataset:
 
 @spec
 class Continues:
-    """A snapshot to start from: networks, average and optimizers; the image count goes on."""
+    """A snapshot to start from: networks, average and optimizers."""
 
     run: str
     """Name of the run; the snapshot is the one with the same seed."""
-    nimg: int = Field(ge=0)
-    """Which of that run's `training.snapshots`."""
+    nimg: Annotated[int, Field(ge=0)] | Literal["best"]
+    """Which of that run's `training.snapshots`, the image count goes on; best: the one that `select` chooses on the
+    validation split, and the image count begins at 0 again (a stage of its own, as in vision-aided GANs)."""
+    reset: tuple[Literal["optimizers", "augment", "discriminators"], ...] = ()
+    """What is not taken over: optimizers: the moments of Adam; augment: what adaptive augmentations have learned;
+    discriminators: all of them. Published for the stages of vision-aided GANs: optimizers and augment."""
 
 
 @spec
@@ -70,6 +75,8 @@ class Run:
     """Key of `datasets`."""
     subset: Subset | None = None
     """Which training pictures, drawn by the seed; null: all."""
+    mirror: bool = False
+    """Show every other training picture flipped from left to right, drawn anew each time."""
     sampling: Literal["natural", "balanced"] = "natural"
     """Real pictures of a batch: every picture as often as any other, or every class (a control on long tails)."""
     gen_labels: Literal["natural", "uniform"] = "natural"
@@ -82,7 +89,7 @@ class Run:
     augment: Augment | None = None
     """What every discriminator sees its pictures through; null: nothing."""
     discriminators: tuple[Discriminator, ...] = Field(default=({"kind": "plain"},), min_length=1, validate_default=True)
-    """Players against the generator; the first one is the base network's own."""
+    """Players against the generator; the first one is the base network's own. Without it: a control of vision_aided."""
     regularizers: tuple[Regularizer, ...] = ()
     """Terms added to the losses."""
     training: TrainingSpec
@@ -101,6 +108,8 @@ class Probe:
     """Real pictures at most, and as many generated ones."""
     criterion: Literal[CRITERIA] = "accuracy"
     """What the networks are ranked by: held-out accuracy (official code) or cross-entropy (paper)."""
+    repeats: int = Field(default=3, ge=1)
+    """Random halves whose results are averaged."""
 
 
 @spec
@@ -174,6 +183,8 @@ class Study:
     """Folder of the results."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     """Every run trains once per seed; runs are compared seed by seed."""
+    weights_dir: str | None = None
+    """Folder of the weights that no package carries; null: that of `pygan weights`. $PYGAN_WEIGHTS comes before it."""
     threads: int = Field(default=1, ge=1)
     """Threads of a training on the CPU; as many trainings run side by side as cores allow."""
     processes: int = Field(default=1, ge=1)
@@ -241,15 +252,19 @@ def check_files(study: Study) -> None:
     Raises:
         MissingInput: a file is not there; the message names it and the command that brings it.
         DataError: a folder or archive of pictures cannot be used, or a mask is of another architecture.
-        ConfigError: a run needs labels and its pictures have none.
+        ConfigError: a run needs labels and its pictures have none, or a network lacks a tap that the study names.
     """
-    kinds = {dataset.source.kind for dataset in study.datasets.values()}
-    kinds |= {entry.kind for entry in study.bank} | _looked_through(study)
-    if study.evaluate is not None:
-        kinds.add(study.evaluate.network.kind)
+    if study.weights_dir is not None:
+        os.environ.setdefault(weights.FOLDER, study.weights_dir)
+    networks = _networks(study)
+    kinds = {dataset.source.kind for dataset in study.datasets.values()} | {network.kind for network in networks}
     for entry in assets.status():
         if kinds.intersection(entry["used_by"]):
             assets.find(entry["file"])
+    for network in networks:
+        if network.weight_file is not None:
+            weights.find(network.weight_file)
+        network.check()
     for name, dataset in study.datasets.items():
         if hasattr(dataset.source, "path"):
             pictures = dataset.source.build(Context(resolution=dataset.resolution, channels=dataset.channels))
@@ -259,10 +274,13 @@ def check_files(study: Study) -> None:
             _check_mask_file(f"runs.{name}.ticket.path", Path(run.ticket.path), run, study.datasets[run.dataset])
 
 
-def _looked_through(study: Study) -> set[str]:
-    """Return the kinds of the networks that regularizers look through."""
-    regularizers = (regularizer for run in study.runs.values() for regularizer in run.regularizers)
-    return {regularizer.network.kind for regularizer in regularizers if hasattr(regularizer, "network")}
+def _networks(study: Study) -> list[Any]:
+    """Return the frozen networks that a study names: in its bank, as judge, in discriminators and regularizers."""
+    named = list(study.bank) if study.evaluate is None else [study.evaluate.network, *study.bank]
+    for run in study.runs.values():
+        named += [network for player in run.discriminators for network in getattr(player, "networks", ())]
+        named += [regularizer.network for regularizer in run.regularizers if hasattr(regularizer, "network")]
+    return named
 
 
 def _check_mask_file(key: str, path: Path, run: Run, dataset: Dataset) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,8 +32,9 @@ def check_combinations(study: Study) -> None:
         _check_classes(name, run)
         _check_start(study, name, run)
         _check_ticket(study, name, run)
-    for name in study.runs:
+    for name, run in study.runs.items():
         _check_no_cycle(study, name)
+        _check_players_before(study, name, run)
     _check_anchors(study)
     if study.runs:
         _check_labels_to_measure(study)
@@ -57,12 +59,12 @@ def _check_sections(study: Study) -> None:
 
 
 def _check_bank(study: Study) -> None:
-    kinds = [entry.kind for entry in study.bank]
-    for place, kind in enumerate(kinds):
-        if kind in kinds[:place]:
-            raise ConfigError(f"bank.{place}: {kind} is in the bank already")
-    if study.evaluate is not None and study.evaluate.network.kind in kinds:
-        raise ConfigError(f"evaluate.network: {study.evaluate.network.kind} is in the bank, so it cannot be the judge")
+    names = [entry.name for entry in study.bank]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise ConfigError(f"bank.{place}: {name} is in the bank already")
+    if study.evaluate is not None and study.evaluate.network.name in names:
+        raise ConfigError(f"evaluate.network: {study.evaluate.network.name} is in the bank, so it cannot be the judge")
 
 
 def _check_networks(study: Study, name: str, run: Run) -> None:
@@ -92,39 +94,65 @@ def _context(study: Study, run: Run) -> Context:
 
 
 def _bare_networks(study: Study, run: Run) -> nn.ModuleDict:
-    """Return the networks of a run without their memory."""
-    return bare_networks(run.base, _context(study, run))
+    """Return the networks of a run without their memory; runs of the same base share them."""
+    ctx = _context(study, run)
+    return _networks_of(run.base, ctx.resolution, ctx.channels)
+
+
+@lru_cache(maxsize=64)
+def _networks_of(base: Any, resolution: int, channels: int) -> nn.ModuleDict:
+    return bare_networks(base, Context(resolution=resolution, channels=channels))
 
 
 def _check_discriminators(study: Study, name: str, run: Run) -> None:
     key = f"runs.{name}.discriminators"
     kinds = [discriminator.kind for discriminator in run.discriminators]
-    if kinds[0] != "plain" or "plain" in kinds[1:]:
+    if "plain" in kinds[1:]:
         raise ConfigError(f"{key}: got {kinds}, expected `plain` first and once")
-    aided = [discriminator for discriminator in run.discriminators if discriminator.kind == "vision_aided"]
-    if len(aided) > 1:
-        raise ConfigError(f"{key}: got vision_aided {len(aided)} times, expected it once with its `count`")
-    if not aided:
+    aided = _aided(run)
+    if kinds.count("vision_aided") > 1:
+        raise ConfigError(f"{key}: got vision_aided {len(kinds) - 1} times, expected it once with its `count`")
+    if aided is None:
         return
-    if aided[0].count > len(study.bank):
-        raise ConfigError(f"{key}: vision_aided asks for {aided[0].count} networks, but `bank` lists {len(study.bank)}")
-    if run.continues is None:
+    if kinds[0] != "plain":
+        _check_heads_alone(name, run, aided)
+    if aided.networks:
+        if aided.objective == "bce" and aided.smoothing == "auto":
+            raise ConfigError(f"{key}: no probe looks at named `networks`, so `smoothing` is always or never")
+    elif aided.count > len(study.bank):
+        raise ConfigError(f"{key}: vision_aided asks for {aided.count} networks, but `bank` lists {len(study.bank)}")
+    elif run.continues is None:
         raise ConfigError(
             f"runs.{name}.continues: a vision_aided run needs it, because the probe looks at that run's pictures "
             "(nimg: 0 starts from the beginning)"
         )
 
 
+def _aided(run: Run) -> Any | None:
+    """The vision-aided entry of a run."""
+    return next((d for d in run.discriminators if d.kind == "vision_aided"), None)
+
+
+def _check_heads_alone(name: str, run: Run, aided: Any) -> None:
+    """Without the base discriminator nobody is there to be regularized or to play during a warm-up."""
+    for place, regularizer in enumerate(run.regularizers):
+        if regularizer.kind in ("r1", "lecam"):
+            raise ConfigError(
+                f"runs.{name}.regularizers.{place}: {regularizer.kind} regularizes the base discriminator, which "
+                "`discriminators` does not list"
+            )
+    if aided.warmup_nimg:
+        raise ConfigError(f"runs.{name}.discriminators.0.warmup_nimg: nobody plays meanwhile, put `plain` first")
+
+
 def _check_start(study: Study, name: str, run: Run) -> None:
     """Check `continues` and `ticket`: the other run fits and has the snapshot."""
     starts: list[tuple[str, str, int]] = []
     if run.continues is not None:
-        starts.append((f"runs.{name}.continues.run", run.continues.run, run.continues.nimg))
+        starts.append((f"runs.{name}.continues.run", run.continues.run, _start_nimg(run)))
     if run.ticket is not None:
-        for key in ("found_in", "like", "mask_of"):
-            if (other_name := getattr(run.ticket, key, None)) is not None:
-                nimg = run.ticket.rewind_nimg if key == "found_in" else 0
-                starts.append((f"runs.{name}.ticket.{key}", other_name, nimg))
+        if run.ticket.found_in is not None:
+            starts.append((f"runs.{name}.ticket.found_in", run.ticket.found_in, run.ticket.rewind_nimg))
         if run.continues is not None and run.ticket.rewind_nimg:
             raise ConfigError(f"runs.{name}.ticket.rewind_nimg: a run that `continues` another cannot rewind too")
     for key, other_name, nimg in starts:
@@ -137,8 +165,39 @@ def _check_start(study: Study, name: str, run: Run) -> None:
             raise ConfigError(f"{key}: {other_name} lists no snapshot at {nimg} images: add it to its snapshots")
     if (start := _start_nimg(run)) >= run.training.total_nimg:
         raise ConfigError(f"runs.{name}.training.total_nimg: got {run.training.total_nimg}, expected more than {start}")
-    if run.continues is not None and run.continues.nimg == 0 and not _has_untrained(study.runs[run.continues.run]):
+    if run.continues is None:
+        return
+    before = study.runs[run.continues.run]
+    if run.continues.nimg == 0 and not _has_untrained(before):
         raise ConfigError(f"runs.{name}.continues.nimg: {run.continues.run} lists no snapshot at 0 images: add it")
+
+
+def _check_players_before(study: Study, name: str, run: Run) -> None:
+    """Check that the discriminators of the run before are there, at the same places of the list."""
+    if run.continues is None or "discriminators" in run.continues.reset:
+        return
+    key, before = f"runs.{name}", study.runs[run.continues.run]
+    if run.discriminators[0].kind != before.discriminators[0].kind:
+        raise ConfigError(
+            f"{key}.continues.reset: {run.continues.run} has another first discriminator, so `discriminators` are not "
+            "taken over: list them here"
+        )
+    old, new = _aided(before), _aided(run)
+    if old is None:
+        return
+    if new is None or bool(old.networks) != bool(new.networks):
+        raise ConfigError(
+            f"{key}.discriminators: {run.continues.run} has vision_aided, expected it here too, both with named "
+            "`networks` or both with a probe (or reset: [discriminators])"
+        )
+    if _size(new) < _size(old) or new.networks[: len(old.networks)] != old.networks:
+        raise ConfigError(
+            f"{key}.discriminators: expected the networks of {run.continues.run} and perhaps more of them"
+        )
+
+
+def _size(aided: Any) -> int:
+    return len(aided.networks) or aided.count
 
 
 def _check_labels_to_measure(study: Study) -> None:
@@ -171,6 +230,20 @@ def needs_classes(method: Any) -> bool:
     return getattr(method, "needs_classes", False)
 
 
+def _check_followed(study: Study, key: str, name: str, run: Run, other_name: str) -> None:
+    """Check the run whose ticket another one follows; it may have seen other pictures, of the same size."""
+    _known(key, other_name, study.runs)
+    other = study.runs[other_name]
+    if other.ticket is None:
+        raise ConfigError(f"{key}: {other_name} has no ticket, expected a run with one")
+    if other.base != run.base:
+        raise ConfigError(f"{key}: {other_name} has another `base` than {name}, expected the same")
+    for field in ("resolution", "channels"):
+        theirs, own = (getattr(study.datasets[r.dataset], field) for r in (other, run))
+        if theirs != own:
+            raise ConfigError(f"{key}: {other_name} has pictures of another `{field}` ({theirs}) than {name} ({own})")
+
+
 def _check_ticket(study: Study, name: str, run: Run) -> None:
     """Check that the run's networks have what its ticket prunes, and that a ticket to follow exists."""
     if run.ticket is None:
@@ -179,10 +252,9 @@ def _check_ticket(study: Study, name: str, run: Run) -> None:
         run.ticket.check(_bare_networks(study, run))
     except ValueError as error:
         raise ConfigError(f"runs.{name}.ticket: {error}") from error
-    for key in ("like", "mask_of"):
-        other = getattr(run.ticket, key, None)
-        if other is not None and study.runs[other].ticket is None:
-            raise ConfigError(f"runs.{name}.ticket.{key}: {other} has no ticket, expected a run with one")
+    for field in ("like", "mask_of"):
+        if (other_name := getattr(run.ticket, field, None)) is not None:
+            _check_followed(study, f"runs.{name}.ticket.{field}", name, run, other_name)
     if getattr(run.ticket, "like", None) is not None:
         structure = getattr(study.runs[run.ticket.like].ticket, "structure", run.ticket.structure)
         if structure != run.ticket.structure:
@@ -190,8 +262,9 @@ def _check_ticket(study: Study, name: str, run: Run) -> None:
 
 
 def _start_nimg(run: Run) -> int:
+    """The image count of the start; 0 for a best snapshot, with which the count begins again."""
     if run.continues is not None:
-        return run.continues.nimg
+        return 0 if run.continues.nimg == "best" else run.continues.nimg
     return run.ticket.rewind_nimg if run.ticket is not None else 0
 
 

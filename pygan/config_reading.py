@@ -105,6 +105,8 @@ def _walk(loc: tuple[str | int, ...], schema: dict[str, Any]) -> tuple[list[str 
         if "discriminator" in node and part in node["discriminator"]["mapping"]:
             node = resolved({"$ref": node["discriminator"]["mapping"][part]})
             continue
+        if isinstance(part, str) and not node.keys() & {"properties", "patternProperties"}:
+            continue  # the branch of a choice between types, no key of the file
         keys.append(part)
         any_key = next(iter(node.get("patternProperties", {}).values()), {})
         child = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part, any_key)

@@ -124,3 +124,14 @@ class Reporting(Protocol):
     def numbers(self) -> dict[str, Tensor | float]:
         """Return scalars to record by name; called once a tick."""
         ...
+
+
+@runtime_checkable
+class Deceiving(Protocol):
+    """An augmentation that passes generated pictures off as real."""
+
+    def deceive(
+        self, real_img: Tensor, real_c: Tensor | None, gen_img: Tensor, gen_c: Tensor | None, draws: Draws
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the pictures and labels that its discriminator is shown as real."""
+        ...

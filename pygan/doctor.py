@@ -14,7 +14,7 @@ import pygan
 from pygan import assets, ops
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pydantic", "safetensors", "lmdb", "pillow", "scipy", "scikit-learn")
-_WORKFLOW_PACKAGES = ("snakemake", "matplotlib", "jinja2", "h5py", "onnx")
+_OPTIONAL_PACKAGES = ("snakemake", "matplotlib", "jinja2", "h5py", "onnx", "onnxscript", "onnxruntime", "av")
 
 
 def report() -> dict[str, object]:
@@ -52,7 +52,7 @@ def text(facts: dict[str, object]) -> str:
 
 def _versions() -> dict[str, str | None]:
     versions: dict[str, str | None] = {"pygan": pygan.__version__, "python": platform.python_version()}
-    for package in (*_PACKAGES, *_WORKFLOW_PACKAGES):
+    for package in (*_PACKAGES, *_OPTIONAL_PACKAGES):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

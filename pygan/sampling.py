@@ -1,5 +1,6 @@
 """Generators on disk and pictures out of them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pygan.checkpoint import atomic_path, check_finite, read_tensors, subset, wr
 from pygan.context import Context
 from pygan.draws import Draws
 from pygan.errors import DataError, MissingInput
+from pygan.memory import in_memory
 from pygan.pruning.channels import slim
 from pygan.pruning.sparse_file import compact, decompress
 from pygan.spec import load_spec
@@ -37,15 +39,26 @@ def _read_generator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     tensors, metadata = read_tensors(path)
     if "compressed" in metadata:
         tensors, metadata = decompress(tensors, metadata)
-    if not {"base", "context"} <= metadata.keys():
+    if not {"base", "context", "nimg"} <= metadata.keys():
         raise DataError(f"{path}: got a safetensors file without a description, expected a training snapshot")
     check_finite({name: tensor for name, tensor in tensors.items() if name.startswith("G_ema.")}, str(path))
+    G = untrained_generator(metadata)
+    have, want = subset(tensors, "G_ema."), G.state_dict()
+    wrong = [k for k in sorted(have.keys() | want.keys()) if k not in have or k not in want]
+    wrong = wrong or [k for k in want if have[k].shape != want[k].shape]
+    if wrong:
+        raise DataError(f"{path}: the tensors are not those of its base network, the first difference is {wrong[0]}")
+    G.load_state_dict(have)
+    return G, metadata
+
+
+def untrained_generator(metadata: dict[str, Any]) -> nn.Module:
+    """Return the generator that the metadata of a snapshot describe, as drawn, in eval mode, without gradients."""
     fields = metadata["context"]
     G = load_spec("pygan.networks", metadata["base"], "base").generator(Context(**fields))
     slim(G, metadata.get("living_channels", {}))
-    G.load_state_dict(subset(tensors, "G_ema."))
     G.num_classes = fields["num_classes"]
-    return G.eval().requires_grad_(False), metadata
+    return G.eval().requires_grad_(False)
 
 
 def export_sparse(path: Path, out: Path) -> tuple[int, int]:
@@ -88,24 +101,26 @@ def sample(
     truncation: float = 1.0,
     fresh_noise: bool = True,
 ) -> Tensor:
-    """Return `n` pictures, uint8 `[n, C, H, W]`; picture i depends on (seed, stream, i) alone.
+    """Return `n` pictures, uint8 `[n, C, H, W]` on the CPU; picture i depends on (seed, stream, i) alone.
 
     Args:
-        batch: pictures computed at a time.
+        batch: pictures computed at a time, on the device of G; halved, and again, where memory is short.
         label: class of all pictures, or of each, int64 `[n]`; None: drawn uniformly where G takes labels.
         truncation: 1: none; below 1, less variety for more typical pictures (see `truncated`).
         fresh_noise: own noise for each picture in networks with noise inputs; False: their constant noise.
     """
-    parts = []
-    for index in torch.arange(n).split(batch):
+    device = next((p.device for p in G.parameters()), None)
+
+    def part(index: Tensor) -> Tensor:
         z = Draws(seed, f"{stream}/z", index).normal(G.z_dim)
         c = None
         if num_classes := getattr(G, "num_classes", 0):
             drawn = Draws(seed, f"{stream}/c", index).integers(num_classes)
-            c = drawn if label is None else torch.as_tensor(label).expand(n)[index]
+            c = drawn if label is None else torch.as_tensor(label, device=index.device).expand(n)[index]
         draws = Draws(seed, f"{stream}/synthesis", index) if fresh_noise else None
-        parts.append(to_uint8(G.body(truncated(G, z, c, truncation, draws), c, draws)))
-    return torch.cat(parts)
+        return to_uint8(G.body(truncated(G, z, c, truncation, draws), c, draws)).cpu()
+
+    return in_memory(lambda size: torch.cat([part(index.to(device)) for index in torch.arange(n).split(size)]), batch)
 
 
 def truncated(G: nn.Module, z: Tensor, c: Tensor | None, truncation: float, draws: Draws | None = None) -> Tensor:
@@ -173,12 +188,12 @@ class Model:
         steps = torch.arange(frames) / frames
         z = torch.cat([slerp(a, b, steps) for a, b in zip(corners, [*corners[1:], corners[0]], strict=True)])
         c = torch.full([len(z)], label or 0) if self.num_classes else None
-        pictures = []
-        for start in range(0, len(z), 50):
-            part = slice(start, start + 50)
-            labels = None if c is None else c[part]
-            pictures.append(to_uint8(self.G.body(truncated(self.G, z[part], labels, truncation), labels)))
-        return torch.cat(pictures)
+
+        def part(index: Tensor) -> Tensor:
+            labels = None if c is None else c[index]
+            return to_uint8(self.G.body(truncated(self.G, z[index], labels, truncation), labels))
+
+        return in_memory(lambda size: torch.cat([part(i) for i in torch.arange(len(z)).split(size)]), 50)
 
     def _check(self, label: int | None, truncation: float) -> None:
         if label is not None and not 0 <= label < self.num_classes:
@@ -189,21 +204,34 @@ class Model:
 
 
 def load(path: str | Path) -> Model:
-    """Return the model of a snapshot, or of a training folder: its newest snapshot.
+    """Return the model of a snapshot, or of a training folder: the snapshot it selected, else its newest one.
 
     Raises:
         MissingInput: there is no such file, or no snapshot in the folder.
-        DataError: the file is not a readable snapshot.
+        DataError: the file is not a readable snapshot, or its weights are not finite.
     """
     path = Path(path)
     if path.is_dir():
-        found = sorted([*path.glob("*.safetensors"), *path.glob("snapshots/*.safetensors")])
-        if not found:
-            raise MissingInput(f"{path}: no snapshot (*.safetensors) in this folder or its `snapshots`")
-        path = found[-1]
+        path = _snapshot_of(path)
     if not path.is_file():
         raise MissingInput(f"{path}: no such file")
     return Model(path)
+
+
+def _snapshot_of(folder: Path) -> Path:
+    """Return the snapshot that stands for a training folder."""
+    selected = folder / "selected.json"
+    if selected.is_file():
+        try:
+            return folder / "snapshots" / json.loads(selected.read_text())["snapshot"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{selected}: does not name a snapshot ({error})") from error
+    for place in (folder / "snapshots", folder):
+        if found := sorted(place.glob("*.safetensors")):
+            return found[-1]
+    if trainings := sorted(inner.parent.name for inner in folder.glob("*/snapshots")):
+        raise MissingInput(f"{folder}: holds several trainings, name one of them ({', '.join(trainings)})")
+    raise MissingInput(f"{folder}: no snapshot (*.safetensors) in this folder or its `snapshots`")
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -215,24 +243,7 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     return (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
 
 
-def save_animation(path: Path, img: Tensor, fps: int = 15, scale: int = 2) -> None:
-    """Write uint8 pictures `[F, C, H, W]` as an endless GIF or WebP, by the suffix of `path`.
-
-    Raises:
-        ValueError: another suffix.
-    """
-    kinds = {".gif": ("GIF", {}), ".webp": ("WEBP", {"lossless": True})}
-    if path.suffix not in kinds:
-        raise ValueError(f"{path}: got the suffix {path.suffix!r}, expected {' or '.join(kinds)}")
-    kind, options = kinds[path.suffix]
-    frames = [_picture(one, scale) for one in img]
-    with atomic_path(path) as temporary:
-        frames[0].save(
-            temporary, kind, save_all=True, append_images=frames[1:], duration=1000 // fps, loop=0, **options
-        )
-
-
-def _picture(img: Tensor, scale: int) -> Image.Image:
+def picture(img: Tensor, scale: int) -> Image.Image:
     """uint8 `[C, H, W]` enlarged `scale` times without smoothing."""
     _, height, width = img.shape
     picture = Image.fromarray(
@@ -249,4 +260,4 @@ def save_grid(path: Path, img: Tensor, columns: int = 8, scale: int = 2) -> None
     sheet[:n] = img
     sheet = sheet.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).reshape(channels, rows * height, columns * width)
     with atomic_path(path) as temporary:
-        _picture(sheet, scale).save(temporary, "PNG")
+        picture(sheet, scale).save(temporary, "PNG")

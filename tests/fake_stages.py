@@ -30,9 +30,12 @@ def main(spec, *, inputs, out):
         content += name + "".join(hashlib.sha256(p.read_bytes()).hexdigest() for p in paths if p.is_file())
     names = FILES.get(spec["stage"], [])
     if spec["stage"] == "probe":
-        (out / "probe.json").write_text(json.dumps({"chosen": ["efficientnet_lite0"]}))
+        entry = {"kind": "efficientnet_lite0", "resolution": 48}
+        frozen = [{"name": "efficientnet_lite0", "entry": entry, "separable": True}]
+        (out / "probe.json").write_text(json.dumps({"chosen": ["efficientnet_lite0"], "frozen": frozen}))
     if spec["stage"] == "train":
         start = (spec["config"]["continues"] or {"nimg": -1})["nimg"]
+        start = 0 if start == "best" else start
         nimgs = [nimg for nimg in spec["config"]["training"]["snapshots"] if nimg > start]
         (out / "snapshots").mkdir()
         names = ["run.json", "stats.jsonl"]

@@ -23,7 +23,9 @@ from loopback_kubernetes import Cluster
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "squeue", "scontrol")
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
-TRAINING = {"total_nimg": 1920, "snapshots": [1920], "tick_nimg": 160, "monitor_images": 16}
+TRAINING = {"total_nimg": 1600, "snapshots": [1600], "tick_nimg": 160, "monitor_images": 16}
+CHECKPOINTS = {"whole": 1600, "killed": 160, "told": 1600}
+"""Run to the pictures between its checkpoints, in which alone the runs differ."""
 
 SLURM_CONF = """
 ClusterName=loopback
@@ -52,7 +54,7 @@ PartitionName=all Nodes=loopback Default=YES MaxTime=INFINITE State=UP
 """
 
 
-def wait_for(what: str, found: Callable[[], bool], seconds: float = 240) -> None:
+def wait_for(what: str, found: Callable[[], bool], seconds: float = 400) -> None:
     deadline = time.monotonic() + seconds
     while not found():
         assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s"
@@ -68,7 +70,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment in which Slurm's commands find a cluster of one node."""
-    pytest.importorskip("snakemake_executor_plugin_slurm", reason="needs `pip install 'pygan[slurm]'`")
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="needs `pip install -e '.[slurm]'`")
     if missing := [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]:
         pytest.skip(f"no {', '.join(missing)}: needs the packages slurm-wlm and munge")
     folder = tmp_path_factory.mktemp("slurm")
@@ -116,18 +118,14 @@ def output(environment: dict[str, str], *command: str) -> str:
 
 
 def study(folder: Path) -> Path:
-    """A copy of the tree, whose study has two short trainings.
-
-    `killed` writes checkpoints along the way; `told` writes none before its end unless it is told to end.
-    """
+    """A copy of the tree, whose study trains the runs of `CHECKPOINTS`."""
     for name in ("pygan", "pipeline", "workflow", "profiles", "csrc"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "CMakeLists.txt", folder)
     values = json.loads(json.dumps(yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())))
     base = values["runs"]["base"] | {"training": values["runs"]["base"]["training"] | TRAINING}
     values["runs"] = {
-        name: base | {"training": base["training"] | {"checkpoint_nimg": nimg}}
-        for name, nimg in (("killed", 160), ("told", TRAINING["total_nimg"]))
+        run: base | {"training": base["training"] | {"checkpoint_nimg": nimg}} for run, nimg in CHECKPOINTS.items()
     }
     values |= {"bank": [], "claims": [], "anchors": {}, "output": "results"}
     (folder / "config").mkdir()
@@ -142,61 +140,80 @@ def without_gpus(profile: Path, *runs: str) -> None:
     profile.write_text(yaml.safe_dump(values))
 
 
-def end_both_trainings(tree: Path, slurm: dict[str, str], cluster: subprocess.Popen, log: Path) -> None:
-    """Kill the process of one training at its first checkpoint, and have Slurm tell the other that its time is up."""
+@pytest.mark.parametrize("name", ["slurm", "kubernetes"])
+def test_a_profile_resumes_jobs_and_names_rules_that_are_there(name: str) -> None:
+    profile = yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())
+    text = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    rules = set(re.findall(r"^(?:rule|checkpoint) (\w+):", text, flags=re.M))
+    assert profile["set-resources"].keys() <= rules
+    assert (profile["executor"], profile["retries"], profile["rerun-incomplete"]) == (name, 3, True)
 
-    def checkpoints() -> list[Path]:
-        return list(tree.glob("work/train/*/state/000000000160"))
 
-    def both_run() -> bool:
+def training(tree: Path, run: str) -> tuple[Path, int] | None:
+    """The work folder of a training and the process that holds it."""
+    for lock in tree.glob("work/train/*/lock"):
+        if (holder := lock.read_text()).endswith("\n"):  # pid N on host H
+            pid = int(holder.split()[1])
+            command = Path(f"/proc/{pid}/cmdline")
+            if command.exists() and f'"run":"{run}"' in command.read_text():
+                return lock.parent, pid
+    return None
+
+
+def interrupt(tree: Path, slurm: dict[str, str], cluster: subprocess.Popen, log: Path) -> None:
+    """Kill the process of one training at its first checkpoint, and have Slurm tell another that its time is up."""
+    waiting = {"killed": "state/000000000160", "told": "out/stats.jsonl"}
+
+    def all_interrupted() -> bool:
         assert cluster.poll() is None, log.read_text()
-        return bool(checkpoints()) and len(list(tree.glob("work/train/*/out/stats.jsonl"))) == 2
+        for run, file in tuple(waiting.items()):
+            if (found := training(tree, run)) is None or not (found[0] / file).exists():
+                continue
+            if run == "killed":
+                os.kill(found[1], signal.SIGKILL)
+            else:
+                jobs = output(slurm, "squeue", "-h", "-o", "%i %k").splitlines()
+                (job,) = (line.split()[0] for line in jobs if f"rule_train_{run}_" in line)
+                subprocess.run(["scancel", "--signal=TERM", job], env=slurm, check=True)
+            del waiting[run]
+        return not waiting
 
-    wait_for("a checkpoint of one training and the start of the other", both_run)
-    holder = (checkpoints()[0].parents[1] / "lock").read_text()  # pid N on host H
-    os.kill(int(holder.split()[1]), signal.SIGKILL)
-    jobs = output(slurm, "squeue", "-h", "-o", "%i %k").splitlines()
-    (told,) = (line.split()[0] for line in jobs if "rule_train_told_" in line)
-    subprocess.run(["scancel", "--signal=TERM", told], env=slurm, check=True)
+    wait_for("the interruption of two trainings", all_interrupted)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_killed_job_is_submitted_again_and_continues(slurm: dict[str, str], tmp_path: Path) -> None:
     tree = study(tmp_path / "tree")
-    without_gpus(tree / "profiles" / "slurm" / "config.yaml", "killed", "told")
-    results = {run: f"results/train/{run}/seed0/snapshots/000001920.safetensors" for run in ("killed", "told")}
-    snakemake = [sys.executable, "-m", "snakemake", *results.values()]
+    without_gpus(tree / "profiles" / "slurm" / "config.yaml", *CHECKPOINTS)
+    results = {run: f"results/train/{run}/seed0/snapshots/000001600.safetensors" for run in CHECKPOINTS}
+    command = [sys.executable, "-m", "snakemake", *results.values(), "--workflow-profile", "profiles/slurm"]
     options = ["--slurm-init-seconds-before-status-checks", "1", "--verbose"]
-
     log = tmp_path / "snakemake.log"
     with log.open("w") as file:
-        command = [*snakemake, "--workflow-profile", "profiles/slurm", *options]
-        cluster = subprocess.Popen(command, cwd=tree, env=slurm, stdout=file, stderr=subprocess.STDOUT)
+        cluster = subprocess.Popen([*command, *options], cwd=tree, env=slurm, stdout=file, stderr=subprocess.STDOUT)
     try:
-        end_both_trainings(tree, slurm, cluster, log)
-        assert cluster.wait(300) == 0, log.read_text()
+        interrupt(tree, slurm, cluster, log)
+        assert cluster.wait(600) == 0, log.read_text()
     finally:
         cluster.kill()
     text = log.read_text()
 
-    assert len(re.findall(r"submitted with SLURM jobid \d+", text)) == 5  # the data, and each training twice
+    assert len(re.findall(r"submitted with SLURM jobid \d+", text)) == 6  # data, three trainings, two of them again
     continued = {}
-    for run in results:
+    for run, attempts in (("whole", 1), ("killed", 2), ("told", 2)):
         calls = [line for line in text.splitlines() if line.startswith("sbatch call") and f"rule_train_{run}" in line]
-        assert ["-t 720 --mem 16000" in call for call in calls] == [True, False]
-        assert ["-t 1440 --mem 32000" in call for call in calls] == [False, True]
+        limits = ["-t 720 --mem 16000", "-t 1440 --mem 32000"][:attempts]
+        assert [limit in call for limit, call in zip(limits, calls, strict=True)] == [True] * attempts
         assert all(" --signal=TERM@300 " in call and " --requeue " in call and "--gpus" not in call for call in calls)
         told = (tree / f"results/logs/train/{run}_seed0.log").read_text()
-        (continued[run],) = map(int, re.findall(r"continuing at (\d+) images", told))
-        assert 0 < continued[run] < TRAINING["total_nimg"]
-    assert continued["killed"] % 160 == 0  # at a checkpoint on its way; the other one saved where it stood
-
-    on_cluster = {run: digest(tree / path) for run, path in results.items()}
-    shutil.rmtree(tree / "work" / "train")
-    shutil.rmtree(tree / "results" / "train")
-    subprocess.run([*snakemake, "--cores", "2"], cwd=tree, capture_output=True, check=True)
-    assert {run: digest(tree / path) for run, path in results.items()} == on_cluster
+        continued[run] = [int(nimg) for nimg in re.findall(r"continuing at (\d+) images", told)]
+    assert continued["whole"] == []
+    assert len(continued["killed"]) == len(continued["told"]) == 1
+    assert 0 < continued["killed"][0] < TRAINING["total_nimg"]
+    assert continued["killed"][0] % 160 == 0  # at a checkpoint on its way
+    assert 0 < continued["told"][0] < TRAINING["total_nimg"]  # where it stood: it has no other checkpoints
+    assert len({digest(tree / path) for path in results.values()}) == 1
 
 
 def digest(path: Path) -> str:
@@ -206,7 +223,7 @@ def digest(path: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_pods_take_their_files_from_the_volume_and_leave_them_there(tmp_path: Path) -> None:
-    pytest.importorskip("snakemake_executor_plugin_kubernetes", reason="needs `pip install 'pygan[kubernetes]'`")
+    pytest.importorskip("snakemake_executor_plugin_kubernetes", reason="needs `pip install -e '.[kubernetes]'`")
     if shutil.which("rsync") is None:
         pytest.skip("no rsync, with which the storage plugin copies")
     tree = study(tmp_path / "tree")
@@ -218,7 +235,7 @@ def test_pods_take_their_files_from_the_volume_and_leave_them_there(tmp_path: Pa
     cluster = Cluster(tmp_path, pods)
     profile = tree / "profiles" / "kubernetes" / "config.yaml"
     profile.write_text(profile.read_text().replace("/pygan/", f"{volume}/").replace(':/pygan"', f':{volume}"'))
-    snapshot = "results/train/told/seed0/snapshots/000001920.safetensors"
+    snapshot = "results/train/told/seed0/snapshots/000001600.safetensors"
     try:
         command = [
             sys.executable,

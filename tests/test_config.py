@@ -41,7 +41,11 @@ def test_the_schema_file_is_the_one_of_the_code() -> None:
     assert next(iter(yaml.safe_load(schema.TARGET.read_text()))) == "$schema"
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.parent.name == "paper" else ()) for path in SHIPPED],
+    ids=lambda path: path.stem,
+)
 def test_snakemake_fills_in_the_same_defaults(path: Path) -> None:
     utils = pytest.importorskip("snakemake.utils")
     values = json.loads(json.dumps(yaml.safe_load(path.read_text())))
@@ -61,6 +65,30 @@ def at(keys: str, value: object) -> Edit:
     return edit
 
 
+def aided(**values: object) -> Edit:
+    return at("runs.vision_aided.discriminators.1", {"kind": "vision_aided", **values})
+
+
+def heads_alone(**values: object) -> Edit:
+    def edit(study: dict) -> None:
+        run = study["runs"]["vision_aided"]
+        run["discriminators"], run["regularizers"] = [{"kind": "vision_aided", **values}], []
+
+    return edit
+
+
+def stages(old: int, new: int) -> Edit:
+    """A second stage that starts from the best snapshot of `vision_aided`."""
+
+    def edit(study: dict) -> None:
+        first = study["runs"]["vision_aided"]
+        second = json.loads(json.dumps(first)) | {"continues": {"run": "vision_aided", "nimg": "best"}}
+        first["discriminators"][1]["count"], second["discriminators"][1]["count"] = old, new
+        study["runs"]["second"] = second
+
+    return edit
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
@@ -76,7 +104,7 @@ def at(keys: str, value: object) -> Edit:
         (at("runs.base.loss", "hing"), "runs.base.loss: got 'hing', did you mean 'hinge'?"),
         (at("runs.base.base", {"kind": "dcgam"}), "runs.base.base.kind: got 'dcgam', did you mean 'dcgan'?"),
         (at("runs.base.base", {}), "runs.base.base: got {}, expected a mapping with the key 'kind'"),
-        (at("runs.ticket.augment", {"policy": ["color"]}), "a mapping with the key 'kind' (one of ada, diffaug)"),
+        (at("runs.ticket.augment", {"policy": ["color"]}), "a mapping with the key 'kind' (one of ada, apa, diffaug)"),
         (at("runs.base.base", None), "runs.base.base: got None"),
         (at("runs.base.subset", {"kind": "n_shot"}), "runs.base.subset.n: the key is missing"),
         (at("runs.base.dataset", "lend"), "runs.base.dataset: got 'lend', did you mean 'land'?"),
@@ -134,7 +162,6 @@ def at(keys: str, value: object) -> Edit:
             at("runs.base.regularizers.0", {"kind": "feature_adversary", "steps": 0}),
             "runs.base.regularizers.0.steps: got 0, expected greater than or equal to 1",
         ),
-        (at("runs.base.discriminators", [{"kind": "vision_aided"}]), "expected `plain` first and once"),
         (at("runs.base.gen_labels", "uniform"), "runs.base.gen_labels: uniform needs labels, set `conditional: true`"),
         (
             at("runs.base.regularizers", [{"kind": "r1"}, {"kind": "group_spectral"}]),
@@ -142,6 +169,23 @@ def at(keys: str, value: object) -> Edit:
         ),
         (at("evaluate.metrics", [{"kind": "intra"}]), "evaluate.metrics.0: intra needs labels, but no run has"),
         (at("select.metric", {"kind": "intra"}), "select.metric: intra is class-wise, expected a distance of all"),
+        (at("runs.base.discriminators", [{"kind": "vision_aided"}]), "regularizers.0: r1 regularizes the base discri"),
+        (at("runs.ticket.discriminators", [{"kind": "plain"}] * 2), "expected `plain` first and once"),
+        (at("runs.vision_aided.continues.nimg", -1), "runs.vision_aided.continues.nimg: got -1"),
+        (at("runs.vision_aided.continues.reset", ["all"]), "continues.reset.0: got 'all', expected one of optimizers"),
+        (
+            at("runs.ticket.continues", {"run": "vision_aided", "nimg": "best"}),
+            "vision_aided has vision_aided, expected",
+        ),
+        (heads_alone(warmup_nimg=5), "discriminators.0.warmup_nimg: nobody plays meanwhile"),
+        (heads_alone(), "continues.reset: base has another first discriminator"),
+        (
+            aided(networks=[{"kind": "pixels"}], objective="bce"),
+            "no probe looks at named `networks`, so `smoothing` is always or never",
+        ),
+        (aided(networks=[{"kind": "pixels"}], pick="worst"), "have nothing to choose"),
+        (aided(activation="relu"), "`activation` and `class_projection` need heads: spectral"),
+        (stages(old=2, new=1), "expected the networks of vision_aided and perhaps more of them"),
         (at("anchors.untrained", "vision_aided"), "anchors.untrained: vision_aided writes no snapshot at 0 images"),
         (at("runs", {}), "runs: got none, expected at least one (or a `theory`)"),
         (at("select", None), "select: the key is missing"),
@@ -290,10 +334,62 @@ def test_the_same_start_as_another_run_is_a_vision_aided_run_from_the_beginning(
     config.check_combinations(config.parse_study(smoke))
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        stages(old=1, new=2),
+        stages(old=1, new=1),
+        aided(networks=[{"kind": "efficientnet_lite0", "random_init": True}, {"kind": "pixels"}]),
+        at("runs.vision_aided.discriminators.1", {"kind": "vision_aided", "pick": "worst", "random_init": True}),
+    ],
+)
+def test_stages_and_controls_are_accepted(smoke: dict, edit: Edit) -> None:
+    edit(smoke)
+    config.check_combinations(config.parse_study(smoke))
+
+
+def test_heads_alone_begin_with_discriminators_of_their_own(smoke: dict) -> None:
+    heads_alone()(smoke)
+    smoke["runs"]["vision_aided"]["continues"]["reset"] = ["discriminators"]
+    config.check_combinations(config.parse_study(smoke))
+
+
+def test_a_tap_that_does_not_exist_is_found_before_anything_runs(smoke: dict) -> None:
+    smoke["bank"][3]["taps"] = ["conv3", "conv9"]
+    with pytest.raises(
+        ConfigError, match="taps: mtcnn_onet has no 'conv9', expected some of conv3, conv4, pooled, face"
+    ):
+        check_files(config.parse_study(smoke))
+
+
+def test_weights_are_looked_for_in_the_folder_of_the_study(smoke: dict, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PYGAN_WEIGHTS", "")
+    monkeypatch.delenv("PYGAN_WEIGHTS")
+    smoke["weights_dir"] = str(tmp_path)
+    smoke["bank"].append({"kind": "dino_vit"})
+    with pytest.raises(MissingInput, match=rf"{tmp_path}/dino_vitbase16_pretrain.pth is not there: run `pygan weights"):
+        check_files(config.parse_study(smoke))
+
+
 def test_a_missing_asset_is_named_with_the_command(smoke: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assets, "_locate", lambda entry: None)
     with pytest.raises(MissingInput, match="pygan assets install"):
         check_files(config.parse_study(smoke))
+
+
+def test_a_ticket_may_come_from_other_pictures_of_the_same_size(smoke: dict) -> None:
+    found = smoke["runs"]["ticket"]
+    smoke["runs"]["worn"] = found | {"subset": None, "ticket": {"kind": "transfer", "mask_of": "ticket"}}
+    config.check_combinations(config.parse_study(smoke))
+    smoke["datasets"]["large"] = smoke["datasets"]["land"] | {"resolution": 64}
+    smoke["runs"]["worn"]["dataset"] = "large"
+    with pytest.raises(
+        ConfigError, match=r"mask_of: ticket has pictures of another `resolution` \(32\) than worn \(64\)"
+    ):
+        config.check_combinations(config.parse_study(smoke))
+    smoke["runs"]["worn"] |= {"dataset": "land", "base": found["base"] | {"g_channels": 16}}
+    with pytest.raises(ConfigError, match="mask_of: ticket has another `base` than worn, expected the same"):
+        config.check_combinations(config.parse_study(smoke))
 
 
 def test_channels_need_a_base_that_has_some(smoke: dict) -> None:

@@ -19,7 +19,7 @@ REAL = Draws(0, "real", torch.arange(6)).integers(256, 3, 16, 16).to(torch.uint8
 CTX = Context(resolution=16, pictures=lambda batch: iter(REAL.split(batch)))
 CLASSES = replace(CTX, num_classes=3, class_counts=(9, 4, 1))
 SMALL = {"z_dim": 8, "g_channels": 4, "d_channels": 4}
-FULL_STRENGTH = {"ada": {"p": 1.0}}
+FULL_STRENGTH = {"ada": {"p": 1.0}, "apa": {"p": 1.0, "family": "bgc"}}
 """What an augmentation that starts by doing nothing needs to do something."""
 LOOK = {"network": {"kind": "mtcnn_onet", "random_init": True}, "normalization": "network"}
 SETTINGS = {"reg_dgm": LOOK, "mean_matching": LOOK}

@@ -1,26 +1,22 @@
 """Pictures from generators: value ranges, independence of the batch, and grids."""
 
-import functools
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_snapshot import DCGAN, STYLEGAN2, snapshot
 from torch import nn
-from typer.testing import CliRunner
 
 import pygan
 from pygan.checkpoint import write_tensors
-from pygan.cli import app
 from pygan.context import Context
 from pygan.draws import Draws
-from pygan.errors import DataError, MissingInput
+from pygan.errors import DataError, MissingInput, TryAgain
 from pygan.metrics.pca_gaussian import pca_gaussian
-from pygan.sampling import describe, load_generator, save_animation, save_grid, slerp, to_float, to_uint8
-from pygan.spec import load_spec
+from pygan.sampling import describe, load_generator, sample, save_grid, slerp, to_float, to_uint8
 
 
 def test_ranges_round_trip_every_value():
@@ -56,20 +52,6 @@ def test_the_pca_gaussian_has_the_moments_of_the_pictures():
     assert drawn.shape == (4000, 1, 2, 2)
 
 
-def snapshot(path: Path, base: dict, *, num_classes: int = 0, nimg: int = 64) -> nn.Module:
-    """Write a snapshot of a fresh generator of 16 pixels and return the generator."""
-    ctx = Context(resolution=16, num_classes=num_classes)
-    torch.manual_seed(nimg)
-    G = load_spec("pygan.networks", base).generator(ctx).eval()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, {f"G_ema.{k}": v for k, v in G.state_dict().items()}, describe(base, ctx, nimg))
-    return G
-
-
-DCGAN = {"kind": "dcgan", "z_dim": 8, "g_channels": 4, "d_channels": 4}
-STYLEGAN2 = {"kind": "stylegan2", "z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "mapping_layers": 2}
-
-
 @pytest.mark.parametrize("base", [DCGAN, STYLEGAN2], ids=["dcgan", "stylegan2"])
 def test_a_loaded_model_samples_the_same_pictures_whatever_the_number(tmp_path, base):
     snapshot(tmp_path / "a.safetensors", base)
@@ -86,10 +68,80 @@ def test_a_training_folder_loads_its_newest_snapshot(tmp_path):
         snapshot(tmp_path / "snapshots" / f"{nimg:09d}.safetensors", DCGAN, nimg=nimg)
     assert pygan.load(tmp_path).metadata["nimg"] == 128
     assert pygan.load(str(tmp_path / "snapshots")).path.name == "000000128.safetensors"
+    (tmp_path / "empty").mkdir()
     with pytest.raises(MissingInput, match=r"no snapshot \(\*\.safetensors\) in this folder"):
-        pygan.load(tmp_path / "..")
+        pygan.load(tmp_path.joinpath("empty"))
     with pytest.raises(MissingInput, match="nothing: no such file"):
         pygan.load(tmp_path / "nothing")
+
+
+def test_a_folder_says_which_snapshot_stands_for_it(tmp_path):
+    for seed in (0, 1):
+        for nimg in (0, 64, 128):
+            snapshot(tmp_path / f"seed{seed}" / "snapshots" / f"{nimg:09d}.safetensors", DCGAN, nimg=nimg)
+    with pytest.raises(MissingInput, match=r"holds several trainings, name one of them \(seed0, seed1\)"):
+        pygan.load(tmp_path)
+    selected = tmp_path / "seed1" / "selected.json"
+    selected.write_text(json.dumps({"snapshot": "000000064.safetensors"}))
+    assert pygan.load(tmp_path / "seed1").metadata["nimg"] == 64
+    selected.write_text("{}")
+    with pytest.raises(DataError, match=r"selected\.json: does not name a snapshot"):
+        pygan.load(tmp_path / "seed1")
+
+
+def test_weights_that_cannot_be_used_are_named(tmp_path):
+    G = snapshot(tmp_path / "a.safetensors", DCGAN)
+    tensors = {f"G_ema.{k}": v for k, v in G.state_dict().items()}
+    metadata = describe(DCGAN, Context(resolution=16), 64)
+    for path, change, words in (
+        (
+            "nan",
+            {"G_ema.linear.weight": G.linear.weight.detach() * math.nan},
+            "refused, 1 tensors are not finite: G_ema.linear.weight",
+        ),
+        ("inf", {"G_ema.to_img.bias": torch.full([3], math.inf)}, "not finite: G_ema.to_img.bias"),
+        ("more", {"G_ema.other": torch.zeros(1)}, "the first difference is other"),
+        ("shape", {"G_ema.to_img.bias": torch.zeros(4)}, "the first difference is to_img.bias"),
+    ):
+        write_tensors(tmp_path / path, tensors | change, metadata)
+        with pytest.raises(DataError, match=f"{path}: .*{words}"):
+            pygan.load(tmp_path / path)
+    write_tensors(tmp_path / "bare", tensors)
+    with pytest.raises(DataError, match="bare: got a safetensors file without a description"):
+        pygan.load(tmp_path / "bare")
+    data = bytearray((tmp_path / "a.safetensors").read_bytes())
+    data[data.index(b"pygan")] ^= 255
+    (tmp_path / "torn").write_bytes(data)
+    with pytest.raises(DataError, match="torn: not a readable safetensors file"):
+        pygan.load(tmp_path / "torn")
+
+
+class Narrow(nn.Module):
+    """A generator that a device with memory for `most` pictures could run; it notes the batches it was given."""
+
+    z_dim = 2
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.batches = most, []
+
+    def stem(self, z, c, draws):
+        return z
+
+    def body(self, h, c, draws):
+        self.batches.append(len(h))
+        if len(h) > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        return h[:, :, None, None].clamp(-1, 1)
+
+
+def test_short_memory_halves_the_batch():
+    G = Narrow(most=3)
+    img = sample(G, 10, seed=0, batch=8)
+    assert G.batches == [8, 4, 2, 2, 2, 2, 2]
+    assert torch.equal(img, sample(Narrow(most=100), 10, seed=0))
+    with pytest.raises(TryAgain, match="out of memory with one picture at a time"):
+        sample(Narrow(most=0), 4, seed=0)
 
 
 def test_labels_and_truncation(tmp_path):
@@ -125,32 +177,3 @@ def test_slerp_turns_at_constant_speed():
     angles = t * math.pi / 2
     torch.testing.assert_close(slerp(a, b, t), 2 * torch.stack([angles.cos(), angles.sin()], 1))
     torch.testing.assert_close(slerp(a, a, t), a.expand(3, 2))
-
-
-@pytest.mark.parametrize("suffix", [".gif", ".webp"])
-def test_an_animation_has_its_frames(tmp_path, suffix):
-    img = (torch.arange(6)[:, None, None, None] * 40).to(torch.uint8).expand(6, 3, 4, 4)
-    save_animation(tmp_path / f"walk{suffix}", img)
-    with Image.open(tmp_path / f"walk{suffix}") as file:
-        assert (file.n_frames, file.size) == (6, (8, 8))
-    with pytest.raises(ValueError, match=r"got the suffix '\.avi', expected \.gif or \.webp"):
-        save_animation(tmp_path / "walk.avi", img)
-
-
-def test_the_verbs_write_what_they_say(tmp_path):
-    snapshot(tmp_path / "a.safetensors", DCGAN)
-    run = functools.partial(CliRunner().invoke, app)
-    model, out = str(tmp_path / "a.safetensors"), tmp_path / "out"
-    assert run(["generate", model, "-o", str(out / "pictures"), "-n", "3"]).exit_code == 0
-    expected = pygan.load(model).sample(3)
-    for i, picture in enumerate(expected):
-        assert np.array_equal(np.asarray(Image.open(out / f"pictures/{i:06d}.png")), picture.permute(1, 2, 0))
-    assert run(["grid", model, "-o", str(out / "grid.png"), "--rows", "2", "--columns", "3"]).exit_code == 0
-    assert Image.open(out / "grid.png").size == (3 * 16 * 2, 2 * 16 * 2)
-    arguments = ["interpolate", model, "-o", str(out / "walk.gif"), "--seeds", "1,2", "--frames", "3"]
-    assert run(arguments).exit_code == 0
-    facts = json.loads(run(["inspect", model]).stdout)
-    assert facts["nimg"] == 64 and facts["base"]["kind"] == "dcgan"
-    wrong = run(["generate", model, "-o", str(out), "--label", "1"])
-    assert wrong.exit_code == 2 and "has no classes" in wrong.stderr
-    assert run(["inspect", str(tmp_path / "b")]).exit_code == 66

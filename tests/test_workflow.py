@@ -144,6 +144,7 @@ def test_controls_read_the_last_mask_of_the_ticket_they_follow(study: Path) -> N
     assert output.count("like=config/config.yaml") == 1
 
 
+@pytest.mark.slow
 def test_a_round_reruns_for_its_own_share_and_those_before(study: Path) -> None:
     """More rounds, or another share in the last one, leave the rounds before alone."""
     values = configuration(study)
@@ -152,10 +153,6 @@ def test_a_round_reruns_for_its_own_share_and_those_before(study: Path) -> None:
     ticket["rounds"] = 2
     configure(study, values)
     snakemake(study, "--cores", "4", "reproduce")
-    assert plan(study) == set()
-    ticket |= {"fractions": [0.2, 0.2]}  # the same shares in other words
-    configure(study, values)
-    assert plan(study) == {"report"}
     rest = {"prune_round ticket", "train_ticket", "select ticket", "evaluate ticket", "report"}
     ticket |= {"fractions": [0.2, 0.3]}
     configure(study, values)
@@ -164,6 +161,24 @@ def test_a_round_reruns_for_its_own_share_and_those_before(study: Path) -> None:
     configure(study, values)
     found = jobs(snakemake(study, "--dry-run"))
     assert found["prune_round ticket"] == 1 and found["train_ticket_round1"] == 0 and found["train_ticket"] == 1
+
+
+@pytest.mark.slow
+def test_stages_follow_the_best_snapshot_and_survive_an_interruption_between_them(study: Path) -> None:
+    values = configuration(study)
+    values["output"] = "results/stages"
+    first = values["runs"]["vision_aided"]
+    second = first | {"continues": {"run": "vision_aided", "nimg": "best", "reset": ["optimizers", "augment"]}}
+    second["discriminators"] = [{"kind": "plain"}, {"kind": "vision_aided", "count": 2}]
+    values["runs"] = {"base": values["runs"]["base"], "vision_aided": first, "second": second}
+    configure(study, values)
+    before = jobs(snakemake(study, "--cores", "2", "results/stages/train/vision_aided/seed0/run.json"))
+    assert {"train_base", "probe vision_aided", "train_vision_aided"} <= set(before)
+    after = jobs(snakemake(study, "--cores", "2", "results/stages/train/second/seed0/run.json"))
+    assert {"select vision_aided", "probe second", "train_second"} <= set(after)
+    assert not {"train_base", "probe vision_aided", "train_vision_aided"} & set(after)
+    log = (study / "results" / "stages" / "logs" / "probe" / "second_seed0.log").read_text()
+    assert "start in" in log
 
 
 def test_nothing_to_do_when_nothing_changed(study: Path) -> None:
@@ -213,6 +228,13 @@ def test_a_new_run_runs_alone(study: Path) -> None:
     values["runs"]["diffaug"] = values["runs"]["base"] | {"augment": {"kind": "diffaug"}}
     configure(study, values)
     assert plan(study) == {"train_diffaug", "select diffaug", "evaluate diffaug", "report"}
+
+
+def test_theory_joins_a_study_alone(study: Path) -> None:
+    values = configuration(study)
+    values["theory"] = {"images": {"dataset": "land"}}
+    configure(study, values)
+    assert plan(study) == {"theory", "report"}
 
 
 def test_swapped_values_are_seen(study: Path) -> None:

@@ -1,3 +1,3 @@
 """Augmentations that every discriminator sees its pictures through: `augment(img, draws)`."""
 
-KINDS = ("diffaug", "ada")
+KINDS = ("diffaug", "ada", "apa")

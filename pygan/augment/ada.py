@@ -100,13 +100,8 @@ class Spec:
 
     def build(self, ctx: Context) -> "ADA":
         """Raise ValueError where the family cannot work on the pictures of `ctx`."""
-        transforms = FAMILIES[self.family]
-        try:
-            check_pictures(transforms, ctx.channels, ctx.resolution, ctx.resolution)
-        except ValueError as error:
-            raise ValueError(f"augment.family: {self.family} does not fit the data: {error}") from error
         return ADA(
-            dict.fromkeys(transforms, 1.0),
+            dict.fromkeys(check_family(self.family, ctx), 1.0),
             p=self.p,
             target=self.target,
             interval=self.interval,
@@ -214,6 +209,15 @@ class ADA(nn.Module):
             self.sign_sum.zero_()
             self.sign_count.zero_()
         return {"p": self.p}
+
+
+def check_family(family: str, ctx: Context) -> tuple[str, ...]:
+    """Return the transforms of a family; raise ValueError where they cannot work on the pictures of `ctx`."""
+    try:
+        check_pictures(FAMILIES[family], ctx.channels, ctx.resolution, ctx.resolution)
+    except ValueError as error:
+        raise ValueError(f"augment.family: {family} does not fit the data: {error}") from error
+    return FAMILIES[family]
 
 
 def check_pictures(transforms: Collection[str], channels: int, height: int, width: int) -> None:

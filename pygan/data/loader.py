@@ -1,5 +1,6 @@
 """The order of training pictures: a pure function of the seed and the global sample index."""
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pygan.data.store import Store
-from pygan.draws import permutation
+from pygan.draws import Draws, permutation
 from pygan.errors import DataError
 
 
@@ -55,6 +56,17 @@ class Loader:
 
     def _draw_order(self, epoch: int) -> np.ndarray:
         return self._indices[permutation(self._seed, f"data/{epoch}", len(self)).numpy()]
+
+
+def mirrored(loader: Loader, seed: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Return a loader that flips half of the pictures from left to right, drawn for each global sample index anew."""
+
+    def load(index: Tensor) -> tuple[Tensor, Tensor]:
+        img, labels = loader(index)
+        flipped = Draws(seed, "data/mirror", index.cpu()).uniform(1, 1, 1) < 0.5
+        return torch.where(flipped, img.flip(3), img), labels
+
+    return load
 
 
 class BalancedLoader(Loader):

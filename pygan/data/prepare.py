@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,7 +30,15 @@ class Source(Protocol):
 
 
 def prepare(
-    name: str, source: Source, out: Path, *, resolution: int, channels: int = 3, codec: Codec = "raw", workers: int = 1
+    name: str,
+    source: Source,
+    out: Path,
+    *,
+    resolution: int,
+    channels: int = 3,
+    codec: Codec = "raw",
+    workers: int = 1,
+    rejecting: Callable[[list[tuple[str, str]]], None] | None = None,
 ) -> dict[str, Any]:
     """Write train.lmdb, validation.lmdb, test.lmdb, contact_sheet.png and manifest.json into `out`.
 
@@ -41,6 +50,8 @@ def prepare(
         channels: 1 (gray) or 3 (RGB).
         codec: how the stores keep the pictures.
         workers: processes that decode.
+        rejecting: told the file and reason of every picture that is left out, before the data set is taken as good;
+            it may raise.
 
     Returns:
         The manifest.
@@ -62,6 +73,10 @@ def prepare(
             workers=workers,
             skip_bad=collection.skip_bad,
         )
+    rejected = [pair for split in SPLITS for pair in written[split].rejected]
+    if rejecting is not None:
+        rejecting(rejected)
+    for split in SPLITS:
         if not len(written[split].labels):
             raise DataError(f"{name}: the split {split} has no picture")
     shared = _shared(written)
@@ -77,7 +92,7 @@ def prepare(
         "codec": codec,
         "class_names": list(collection.class_names),
         "splits": {split: _split_entry(split, written[split], classes) for split in SPLITS},
-        "rejected": [{"file": file, "reason": reason} for split in SPLITS for file, reason in written[split].rejected],
+        "rejected": [{"file": file, "reason": reason} for file, reason in rejected],
         "duplicates": sum(len(w.digests) - len(set(w.digests)) for w in written.values()),
         "shared_between_splits": shared,
     }

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import weakref
 import zlib
 from collections import deque
@@ -295,14 +296,23 @@ def _encoded_chunks(items: Sequence[Item], shape: tuple[int, int, int], codec: C
     if workers <= 1:
         yield from (_encode(chunk, shape, codec) for chunk in chunks)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=_leave_interrupts_to_parent) as pool:
         waiting: deque[Future[_Chunk]] = deque()
-        for chunk in islice(chunks, 4 * workers):
-            waiting.append(pool.submit(_encode, chunk, shape, codec))
-        while waiting:
-            yield waiting.popleft().result()
-            for chunk in islice(chunks, 1):
+        try:
+            for chunk in islice(chunks, 4 * workers):
                 waiting.append(pool.submit(_encode, chunk, shape, codec))
+            while waiting:
+                yield waiting.popleft().result()
+                for chunk in islice(chunks, 1):
+                    waiting.append(pool.submit(_encode, chunk, shape, codec))
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _leave_interrupts_to_parent() -> None:
+    """Ctrl-C reaches every process of a terminal; the parent alone answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _encode(chunk: Sequence[Item], shape: tuple[int, int, int], codec: Codec) -> _Chunk:

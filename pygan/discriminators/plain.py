@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from pygan.context import Adaptive, Context, Objective
+from pygan.context import Adaptive, Context, Deceiving, Objective, Step
 from pygan.draws import Draws
 from pygan.spec import spec
 
@@ -18,6 +19,10 @@ class Spec:
 
     def build(self, ctx: Context, network: nn.Module, augment: Augment | None) -> "Plain":
         return Plain(network, augment)
+
+    def players(self, ctx: Context, network: nn.Module, new_augment: Callable[[], Augment | None]) -> "list[Plain]":
+        """Return what this entry adds to the game; `new_augment` makes an augmentation for each player."""
+        return [self.build(ctx, network, new_augment())]
 
 
 class Player(nn.Module):
@@ -42,6 +47,17 @@ class Player(nn.Module):
     def augmented(self, img: Tensor, draws: Draws | None) -> Tensor:
         """Return the pictures that the discriminator sees; `draws` None: those given."""
         return img if self.augment is None or draws is None else self.augment(img, draws)
+
+    def real(self, step: Step, draws: Draws) -> tuple[Tensor, Tensor | None]:
+        """Return the pictures and labels that the player is shown as real in a step of phase D: the real ones, unless
+        its augmentation deceives it, for which generated ones are made where the step has none yet.
+        """
+        if isinstance(self.augment, Deceiving):
+            if step.gen_img is None:
+                with torch.no_grad():
+                    step.gen_img = step.G(step.gen_z, step.gen_c, step.draws("synthesis"))
+            return self.augment.deceive(step.real_img, step.real_c, step.gen_img, step.gen_c, draws)
+        return step.real_img, step.real_c
 
     def observe(self, real_logits: Sequence[Tensor]) -> None:
         """Show an adaptive augmentation every head's logits of augmented real pictures."""

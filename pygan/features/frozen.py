@@ -5,16 +5,21 @@ module reaches them, and no checkpoint repeats a file that every installation ha
 convolution before it, so there are no running statistics either.
 """
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from types import ModuleType
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pygan.context import Context
+from pygan.errors import ConfigError, MissingInput
 from pygan.features.random_init import randomize
 from pygan.spec import spec
 
@@ -23,6 +28,12 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 """Per RGB channel, on the 0..1 scale."""
 
 RGB = tuple[float, float, float]
+
+
+def on_bytes(values: RGB) -> RGB:
+    """Return a mean or standard deviation on the 0..1 scale on that of bytes, 0..255."""
+    red, green, blue = (255 * value for value in values)
+    return red, green, blue
 
 
 class FrozenNetwork(nn.Module, ABC):
@@ -45,6 +56,8 @@ class FrozenNetwork(nn.Module, ABC):
     """What the heads of a discriminator see unless told otherwise."""
     pooled_tap: ClassVar[str] = "pooled"
     """The vector that `pooled` returns; a map is averaged over its positions."""
+    foldable: ClassVar[bool] = True
+    """Whether a batch norm that is registered right after a convolution reads its output."""
 
     scale: Tensor
     shift: Tensor
@@ -70,8 +83,8 @@ class FrozenNetwork(nn.Module, ABC):
         self.taps = self.usual_taps if taps is None else taps
         self.sha256: str | None = None
         """Of the weight file; None for weights that come from no file."""
-        self.probe_accuracy: float | None = None
-        """How well a linear probe on `pooled` told real from generated pictures; None: not probed."""
+        self.separable: bool | None = None
+        """Whether a linear probe on `pooled` told real from generated pictures almost always; None: not probed."""
         mean_rgb, std_rgb = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
         self.register_buffer("scale", 127.5 / std_rgb, persistent=False)
         self.register_buffer("shift", (127.5 - mean_rgb) / std_rgb, persistent=False)
@@ -97,7 +110,7 @@ class FrozenNetwork(nn.Module, ABC):
         """Return the taps `names` of pictures that are prepared already, `[N, 3, h, w]`, in the order of `names`.
 
         Raises:
-            ValueError: there is no such tap.
+            ConfigError: there is no such tap.
         """
         found: dict[str, Tensor] = {}
         missing, seen = set(names), []
@@ -108,7 +121,7 @@ class FrozenNetwork(nn.Module, ABC):
                 missing.remove(name)
                 if not missing:
                     return [found[name] for name in names]
-        raise ValueError(f"taps: {self.name} has no {sorted(missing)[0]!r}, expected some of {', '.join(seen)}")
+        raise ConfigError(f"taps: {self.name} has no {sorted(missing)[0]!r}, expected some of {', '.join(seen)}")
 
     def forward(self, img: Tensor) -> list[Tensor]:
         """Return the taps of `img`, float32 `[N, 1 or 3, H, W]` in [-1, 1]: maps `[N, C, h, w]`, vectors `[N, C]`."""
@@ -122,7 +135,7 @@ class FrozenNetwork(nn.Module, ABC):
         """Return the final output of the whole network, `[N, F]`, or that of a tap; maps are averaged over positions.
 
         Raises:
-            ValueError: there is no such tap.
+            ConfigError: there is no such tap.
         """
         x = self._prepare(img)
         if tap is None:
@@ -148,7 +161,7 @@ class FrozenNetwork(nn.Module, ABC):
         """Turn every weight into a buffer outside the state dict; the last thing a `build` does.
 
         Raises:
-            ValueError: a tap that the network does not have, or a resolution that is too small for it.
+            ConfigError: a tap that the network does not have, or a resolution that is too small for it.
         """
         self.to(memory_format=torch.channels_last)
         for module in self.train(False).modules():
@@ -158,9 +171,9 @@ class FrozenNetwork(nn.Module, ABC):
         try:
             shapes = [tuple(tap.shape[1:]) for tap in self.at(self._blank(), self.taps)]
         except (RuntimeError, AssertionError) as error:  # what convolutions and poolings say where nothing is left
-            raise ValueError(f"resolution: {self.resolution} pixels are too few for {self.name} ({error})") from error
+            raise ConfigError(f"resolution: {self.resolution} pixels are too few for {self.name} ({error})") from error
         if empty := [tap for tap, shape in zip(self.taps, shapes, strict=True) if 0 in shape]:
-            raise ValueError(f"resolution: {self.resolution} pixels are too few for {empty[0]} of {self.name}")
+            raise ConfigError(f"resolution: {self.resolution} pixels are too few for {empty[0]} of {self.name}")
         self.shapes = tuple(shapes)
         self.channels = tuple(shape[0] for shape in shapes)
         return self
@@ -191,22 +204,57 @@ class FrozenSpec:
     def _base_name(self) -> str:
         return self.kind
 
+    @property
+    def weight_file(self) -> str | None:
+        """The file of `pygan weights` that is read; None where the weights are an asset or random."""
+        return None if self.random_init else self._weight_file()
+
+    def _weight_file(self) -> str | None:
+        return None
+
     def _architecture(self) -> FrozenNetwork:
         """Return the network with any weights."""
         raise NotImplementedError
 
-    def _load(self, network: FrozenNetwork) -> str:
-        """Give the network its weights; return the sha256 of their file, or raise `MissingInput`."""
+    def _load(self, network: FrozenNetwork) -> str | None:
+        """Give the network its weights; return the sha256 of their file, if any, or raise `MissingInput`."""
         raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise `ConfigError` where the network lacks a tap that is named here or is too small for it."""
+        if self.taps is not None:
+            self._architecture().freeze()
 
     def build(self, ctx: Context) -> FrozenNetwork:
         """Return the frozen network on `ctx.device`; raise `MissingInput` where its file is not there."""
         network = self._architecture()
+        if not self.random_init:
+            network.sha256 = self._load(network)
+        if network.foldable:
+            fold_batch_norms(network)
         if self.random_init:
             randomize(network, ctx.seed)
-        else:
-            network.sha256 = self._load(network)
         return network.freeze().to(ctx.device)
+
+
+def optional_module(name: str, package: str) -> ModuleType:
+    """Import a module of a package that pygan does without; raise `MissingInput` where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingInput(f"the Python package {package} is needed here: run `pip install {package}`") from error
+
+
+@torch.no_grad()
+def fold_batch_norms(network: nn.Module) -> None:
+    """Fold each batch norm that is registered right after a convolution into it."""
+    for parent in network.modules():
+        for (_, convolution), (name, norm) in pairwise([*parent.named_children()]):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+                folded = fuse_conv_bn_weights(convolution.weight, convolution.bias, *statistics)
+                convolution.weight, convolution.bias = folded
+                setattr(parent, name, nn.Identity())
 
 
 def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -15,7 +15,10 @@ from torch import Tensor
 from pygan.draws import permutation
 from pygan.errors import NumericalError
 
-CRITERIA = ("accuracy", "bce")
+CRITERIA = ("accuracy", "cross_entropy")
+
+SEPARABLE = 0.9
+"""Accuracy above which the official code smooths the labels of a network's heads."""
 
 
 def linear_probe(real: Tensor, gen: Tensor, *, seed: int, repeats: int = 3) -> dict[str, float | list[float]]:
@@ -76,9 +79,10 @@ def rank(results: Mapping[str, Mapping[str, float]], criterion: str = "accuracy"
 
     Args:
         results: what `linear_probe` returned, per network.
-        criterion: "accuracy" (highest first, the official code) or "bce" (lowest first, the paper).
+        criterion: "accuracy" (highest first, the official code) or "cross_entropy" (lowest first, the paper).
     """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion: got {criterion!r}, expected one of {', '.join(CRITERIA)}")
-    sign = -1 if criterion == "accuracy" else 1
-    return sorted(results, key=lambda name: sign * results[name][criterion])
+    if criterion == "accuracy":
+        return sorted(results, key=lambda name: -results[name]["accuracy"])
+    return sorted(results, key=lambda name: results[name]["bce"])

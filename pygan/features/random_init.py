@@ -26,6 +26,8 @@ def randomize(network: nn.Module, seed: int) -> None:
     """
     convolutions = []
     for i, module in enumerate(network.modules()):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_parameters()
         for j, (name, parameter) in enumerate(module.named_parameters(recurse=False)):
             weighted = isinstance(module, _WEIGHTED)
             if weighted and name == "bias":
@@ -39,7 +41,8 @@ def randomize(network: nn.Module, seed: int) -> None:
             convolutions.append(module)
     hooks = [convolution.register_forward_pre_hook(_normalize) for convolution in convolutions]
     network.eval()
-    network.final(_smooth_pictures(seed, 32, network.resolution))  # the hooks see the layers in order
+    n = 32 if network.resolution <= 64 else 4  # larger pictures have more positions to average over
+    network.final(_smooth_pictures(seed, n, network.resolution))  # the hooks see the layers in order
     for hook in hooks:
         hook.remove()
 

@@ -17,6 +17,7 @@ from pygan import features
 from pygan.draws import Draws
 from pygan.errors import ConfigError, NumericalError
 from pygan.features.frozen import FrozenNetwork
+from pygan.memory import in_memory
 from pygan.spec import parse
 
 RESIZE = "clean-fid (PIL bicubic, not quantized, clipped to [0, 255])"
@@ -92,6 +93,7 @@ def extract(images: Tensor, network: FrozenNetwork, batch: int = 50) -> Tensor:
     """Return the network's pooled features of pictures, float32 `[N, D]` on the CPU.
 
     A picture's features depend on nothing but the picture: batches are all of one size, the arithmetic is float32.
+    Where memory is short, all of them are computed again with half the batch.
 
     Args:
         images: uint8 `[N, C, H, W]`, resized by `resize_clean` to what the network sees.
@@ -101,6 +103,10 @@ def extract(images: Tensor, network: FrozenNetwork, batch: int = 50) -> Tensor:
     Raises:
         NumericalError: a feature is not finite.
     """
+    return in_memory(lambda size: _extract(images, network, size), batch)
+
+
+def _extract(images: Tensor, network: FrozenNetwork, batch: int) -> Tensor:
     device = network.scale.device
     rows = []
     with (

@@ -313,7 +313,7 @@ class Generator(nn.Module):
         if self.self_modulated:
             return []
         if self.shared is None:
-            return class_affines(self, torch.arange(self.num_classes, device=self.to_img.bias.device))
+            return class_affines(self)
         return class_affines(self, pad(self.shared.weight, (0, self.chunk)))
 
 

@@ -8,7 +8,6 @@ every doubling of the side.
 from itertools import pairwise
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu_
 
@@ -75,7 +74,7 @@ class Generator(nn.Module):
 
     def class_affines(self) -> list[tuple[Tensor, Tensor]]:
         """See `pygan.networks.layers.class_affines`; empty without classes."""
-        return class_affines(self, torch.arange(self.num_classes, device=self.linear.weight.device))
+        return class_affines(self)
 
 
 class Discriminator(nn.Module):

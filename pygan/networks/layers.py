@@ -130,9 +130,9 @@ class ConditionalBatchNorm(ConditionalNorm):
             init(self.bias.weight)
             self.gain.weight += 1
 
-    def affine(self, c: Tensor) -> tuple[Tensor, Tensor]:
-        """`c` int64 `[N]`."""
-        return self.gain(c), self.bias(c)
+    def affine(self, c: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`c` int64 `[N]`; None: every class."""
+        return (self.gain.weight, self.bias.weight) if c is None else (self.gain(c), self.bias(c))
 
 
 class ModulatedBatchNorm(ConditionalNorm):
@@ -158,13 +158,13 @@ class ModulatedBatchNorm(ConditionalNorm):
         return 1 + self.gain(y), self.bias(y)
 
 
-def class_affines(network: nn.Module, classes: Tensor) -> list[tuple[Tensor, Tensor]]:
+def class_affines(network: nn.Module, classes: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
     """Return gain and bias, `[num_classes, C]` each, of every conditional normalization of a network, in its order.
 
     They are differentiable. Group spectral regularization (Rangwani et al., ECCV 2022) penalizes `gain - 1` and `bias`.
 
     Args:
-        classes: the condition of each class, as the layers' `affine` takes it.
+        classes: the condition of each class, as the layers' `affine` takes it; None: the layers have a table of them.
     """
     norms = (module for module in network.modules() if isinstance(module, ConditionalNorm))
     return [norm.affine(classes) for norm in norms if norm.conditional]

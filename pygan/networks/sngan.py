@@ -33,7 +33,6 @@ from functools import partial
 from itertools import pairwise
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu, relu_
 
@@ -164,7 +163,7 @@ class Generator(nn.Module):
 
     def class_affines(self) -> list[tuple[Tensor, Tensor]]:
         """See `pygan.networks.layers.class_affines`; empty without classes."""
-        return class_affines(self, torch.arange(self.num_classes, device=self.linear.weight.device))
+        return class_affines(self)
 
 
 class Discriminator(nn.Module):

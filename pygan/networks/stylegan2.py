@@ -185,7 +185,7 @@ class SynthesisBlock(nn.Module):
         w = iter(ws.unbind(1))
         dtype = torch.float16 if self.half and ws.is_cuda else torch.float32
         if self.is_first:
-            x = self.const.to(dtype).expand(len(ws), -1, -1, -1)
+            x = self.const.to(dtype).expand(ws.shape[0], -1, -1, -1)
             x = x.contiguous(memory_format=memory_format(is_channels_last(self.conv1.weight)))
             x = self.conv1(x, next(w), draws)
         elif self.skip is not None:

@@ -70,7 +70,7 @@ class Conv2dLayer(nn.Module):
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """`gain` multiplies the activation's default gain, and the clamp."""
         weight = (self.weight * self.weight_gain).to(x.dtype)
-        padding = weight.shape[-1] // 2
+        padding = int(weight.shape[-1]) // 2
         # Where it upsamples, the kernel is that of the transposed convolution: a true convolution.
         x = conv2d_resample(x, weight, self.resample_filter, self.up, self.down, padding, flip_weight=self.up == 1)
         clamp = None if self.clamp is None else self.clamp * gain

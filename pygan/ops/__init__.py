@@ -2,7 +2,7 @@
 
 from pygan.ops.bias_act import bias_act
 from pygan.ops.conv2d_resample import conv2d_resample
-from pygan.ops.extension import backend, backend_reason, build_info, check_build
+from pygan.ops.extension import backend, backend_reason, build_info, check_build, plain_operators
 from pygan.ops.grid_sample import grid_sample
 from pygan.ops.group_spectral_sigma import group_spectral_sigma
 from pygan.ops.modulated_conv2d import modulated_conv2d
@@ -23,6 +23,7 @@ __all__ = [
     "grid_sample",
     "group_spectral_sigma",
     "modulated_conv2d",
+    "plain_operators",
     "setup_filter",
     "spectral_norm",
     "spectral_normalize",

@@ -83,7 +83,7 @@ def transposed_and_filtered(
     The filter commutes with the convolution, and zeros that the one would insert the other never multiplies.
     """
     px0, px1, py0, py1 = padding
-    kh, kw = w.shape[2:]
+    kh, kw = map(int, w.shape[2:])
     px0, px1, py0, py1 = px0 - (kw - 1), px1 - (kw - up), py0 - (kh - 1), py1 - (kh - up)
     crop_x, crop_y = max(min(-px0, -px1), 0), max(min(-py0, -py1), 0)  # by the convolution itself
     o, i, *_ = w.shape
@@ -102,7 +102,7 @@ def resample_padding(f: Tensor | None, up: int, down: int, padding: int | Sequen
     if len(values) not in (1, 2, 4):
         raise ValueError(f"conv2d_resample: padding is {padding}, expected a number, (x, y) or (x0, x1, y0, y1)")
     x0, x1, y0, y1 = {1: values * 4, 2: [values[0]] * 2 + [values[-1]] * 2, 4: values}[len(values)]
-    taps_y, taps_x = (1, 1) if f is None else (f.shape[0], f.shape[-1])
+    taps_y, taps_x = (1, 1) if f is None else (int(f.shape[0]), int(f.shape[-1]))
     if up > 1:
         x0, x1 = x0 + (taps_x + up - 1) // 2, x1 + (taps_x - up) // 2
         y0, y1 = y0 + (taps_y + up - 1) // 2, y1 + (taps_y - up) // 2
@@ -165,8 +165,9 @@ def _contiguous(x: Tensor) -> Tensor:
 def _conv_transpose2d(x: Tensor, w: Tensor, stride: int, padding: tuple[int, int], groups: int) -> Tensor:
     channels_last = is_channels_last(x)
     float32_on_cpu = x.device.type == "cpu" and x.dtype == w.dtype == torch.float32
-    compiling = torch.compiler.is_compiling()  # would unroll the copies
-    if float32_on_cpu and channels_last and groups == 1 and not compiling:
+    # Forward it is the same; a compiler would unroll the copies of its backward.
+    for_gradients = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if float32_on_cpu and channels_last and groups == 1 and for_gradients:
         return _ChannelsLastTransposed.apply(x, w, stride, padding)
     return F.conv_transpose2d(x, w, stride=stride, padding=padding, groups=groups)
 

@@ -12,7 +12,7 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -88,8 +88,24 @@ def backend_reason() -> str:
     return _REASON
 
 
+_plain = False
+
+
+@contextlib.contextmanager
+def plain_operators() -> Iterator[None]:
+    """Run the reference operators inside, as with PYGAN_OPS=reference: a recorded graph then needs PyTorch alone."""
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
+
 def use_native(x: Tensor) -> bool:
     """True where the native kernels serve `x`: they are loaded, and have a kernel for its device."""
+    if _plain:
+        return False
     if not torch.compiler.is_compiling():
         backend()
     return MODULE is not None and (x.device.type in ("cpu", "meta") or (x.is_cuda and bool(MODULE.cuda_archs)))

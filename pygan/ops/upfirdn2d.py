@@ -188,7 +188,7 @@ def _taps(f: Tensor | None) -> tuple[int, int]:
         return 1, 1
     if f.dim() not in (1, 2) or f.numel() == 0:
         raise ValueError(f"upfirdn2d: f has shape {list(f.shape)}, expected [fh, fw] or [k]")
-    return f.shape[0], f.shape[-1]
+    return int(f.shape[0]), int(f.shape[-1])  # sizes are tensors while torch.jit.trace records
 
 
 def _check(x: Tensor, f: Tensor | None) -> None:

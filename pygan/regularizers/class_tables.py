@@ -48,9 +48,13 @@ def class_weights(ctx: Context, weighting: Weighting, beta: float) -> Tensor:
 
 
 def class_tables(G: nn.Module) -> list[Tensor]:
-    """Return `gain - 1` of every class-conditional normalization, then every bias, float32 `[num_classes, C]`."""
-    gains, biases = zip(*_affines(G), strict=True)
-    return [*(gain.float() - 1 for gain in gains), *(bias.float() for bias in biases)]
+    """Return `gain - 1` of every class-conditional normalization, then every bias, float32 `[num_classes, C]`.
+
+    Autocast changes nothing.
+    """
+    with torch.autocast(next(G.parameters()).device.type, enabled=False):
+        gains, biases = zip(*_affines(G), strict=True)
+        return [*(gain.float() - 1 for gain in gains), *(bias.float() for bias in biases)]
 
 
 def _affines(G: nn.Module) -> list[tuple[Tensor, Tensor]]:
@@ -63,13 +67,12 @@ def _affines(G: nn.Module) -> list[tuple[Tensor, Tensor]]:
     return affines
 
 
-@torch.no_grad()
 def quiet_tables(G: nn.Module) -> list[Tensor]:
     """Return `class_tables` without gradient and without advancing any power iteration inside `G`."""
     training = G.training
     tables = class_tables(G.eval())
     G.train(training)
-    return tables
+    return [table.detach() for table in tables]
 
 
 class SingularVectors(nn.Module):

@@ -175,7 +175,7 @@ class GroupSpectral(nn.Module):
 
 def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
     """Multiply `[C, h, w]` by `[C, w]` and make the results `[C, h]` unit vectors."""
-    return normalize((matrices @ vectors.unsqueeze(2)).squeeze(2), dim=1, eps=EPS)
+    return normalize((matrices * vectors.unsqueeze(1)).sum(2), dim=1, eps=EPS)
 
 
 def number_of_groups(channels: int) -> int:

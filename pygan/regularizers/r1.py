@@ -1,8 +1,8 @@
 """R1: Mescheder et al., "Which Training Methods for GANs do actually Converge?", ICML 2018 (arXiv 1801.04406), eq. 9.
 
 Evaluated lazily as in StyleGAN2 (Karras et al., CVPR 2020, arXiv 1912.04958): on every `every`-th step, weighted by
-`every`. The gradient is taken with respect to the real pictures before augmentation, and of the trainable
-discriminator alone: vision-aided heads have no R1.
+`every`. The gradient is taken with respect to the real pictures before augmentation (with pseudo-augmentation, to what
+passes as real), and of the trainable discriminator alone: vision-aided heads have no R1.
 """
 
 from typing import Literal
@@ -37,8 +37,9 @@ class R1:
         self.every = every
 
     def __call__(self, step: Step) -> Tensor:
-        img = step.real_img.detach().requires_grad_(True)
-        (logits,) = step.D[0](img, step.real_c, step.draws("augment/r1"))
+        img, c = step.D[0].real(step, step.draws("deceive/r1"))
+        img = img.detach().requires_grad_(True)
+        (logits,) = step.D[0](img, c, step.draws("augment/r1"))
         step.D[0].observe([logits])
         (gradient,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
         return self.gamma / 2 * gradient.square().sum((1, 2, 3)).mean()

@@ -117,13 +117,23 @@ def _grids(study: Study, colors: Mapping[str, str]) -> list[RunSection]:
     return sections
 
 
+def _start(study: Study, run: str) -> tuple[int | None, str]:
+    """Return the image count at which a curve goes on from another run, if it does, and a sentence about it."""
+    parent = (study.runs[run] or {}).get("continues")
+    if not parent:
+        return None, ""
+    if parent["nimg"] == "best":
+        return None, f"starts from the best snapshot of {parent['run']} and counts its images anew"
+    return parent["nimg"], f"continues {parent['run']} from {parent['nimg']:,} images on (dotted line)"
+
+
 def _curves(study: Study, colors: Mapping[str, str]) -> list[RunSection]:
     sections = []
     for run in study.runs:
         stats = {seed: ticks for seed in study.seeds if (ticks := study.curves(run, seed))}
         if not stats:
             continue
-        parent = (study.runs[run] or {}).get("continues")
+        continued_at, note = _start(study, run)
         columns = dict.fromkeys(key for ticks in stats.values() for tick in ticks for key in tick)
         heads = dict.fromkeys(key.split("/")[1] for key in columns if key.startswith("head/"))
         losses = [key.removeprefix("loss/") for key in columns if key.startswith("loss/")]
@@ -135,7 +145,7 @@ def _curves(study: Study, colors: Mapping[str, str]) -> list[RunSection]:
                 lines={part: figures.curves_of(stats, f"{prefix}/{part}") for part in figures.PART_COLORS},
                 colors=figures.PART_COLORS,
                 ylabel="mean logit",
-                continued_at=parent["nimg"] if parent else None,
+                continued_at=continued_at,
             )
             for title, prefix in panels
         ]
@@ -145,10 +155,9 @@ def _curves(study: Study, colors: Mapping[str, str]) -> list[RunSection]:
                 lines={loss: figures.curves_of(stats, f"loss/{loss}") for loss in losses},
                 colors=figures.LOSS_COLORS | figures.run_colors([loss for loss in losses if len(loss) > 1]),
                 ylabel="loss",
-                continued_at=parent["nimg"] if parent else None,
+                continued_at=continued_at,
             )
         )
-        note = f"continues {parent['run']} from {parent['nimg']:,} images on (dotted line)" if parent else ""
         drawn = tuple(plot for plot in plots if plot)
         sections.append(RunSection(run=run, color=colors[run], note=note, plots=drawn))
     return sections

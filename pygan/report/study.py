@@ -147,7 +147,7 @@ class Study:
         """Return the ticks of `run`, those of the run it continues first."""
         own = self.stats.get((run, seed), [])
         parent = (self.runs.get(run) or {}).get("continues")
-        if not parent:
+        if not parent or parent["nimg"] == "best":  # from a best snapshot the image count begins anew
             return own
         before = self.curves(parent["run"], seed)
         return [tick for tick in before if tick["nimg"] <= parent["nimg"]] + own
@@ -155,7 +155,15 @@ class Study:
     def continued_seconds(self, job: Job) -> float:
         """Return the training seconds that led to the snapshot from which `job` went on; 0 for one from scratch."""
         parent = (self.runs.get(job.name.partition("@")[0]) or {}).get("continues")
-        return self.seconds_at(parent["run"], job.seed, parent["nimg"]) or 0.0 if parent else 0.0
+        nimg = self._start_nimg(parent, job.seed) if parent else None
+        return 0.0 if nimg is None else self.seconds_at(parent["run"], job.seed, nimg) or 0.0
+
+    def _start_nimg(self, parent: dict[str, Any], seed: int) -> int | None:
+        """Return the image count of the snapshot that `continues` means; None where a best one is not known."""
+        if parent["nimg"] != "best":
+            return parent["nimg"]
+        chosen = (s.record["nimg"] for s in self.selections if (s.run, s.seed) == (parent["run"], seed))
+        return next(chosen, None)
 
     def seconds_total(self, job: Job) -> float:
         """Return the training seconds of `job` with those that it continues."""
@@ -187,8 +195,9 @@ class Study:
     def seconds_at(self, run: str, seed: int, nimg: int) -> float | None:
         """Return the training seconds of `run` when it had seen `nimg` images; None where no tick says so."""
         parent = (self.runs.get(run) or {}).get("continues")
-        if parent and nimg <= parent["nimg"]:
-            return self.seconds_at(parent["run"], seed, nimg)
+        if parent and nimg <= (0 if parent["nimg"] == "best" else parent["nimg"]):
+            start = self._start_nimg(parent, seed) if parent["nimg"] == "best" else nimg
+            return None if start is None else self.seconds_at(parent["run"], seed, start)
         job = self.jobs.get((run, seed))
         ticks = [tick for tick in self.stats.get((run, seed), ()) if tick["nimg"] >= nimg and "seconds" in tick]
         if job is None or not ticks:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pygan.context import Attached, Context
-from pygan.data.loader import SAMPLING
+from pygan.data.loader import SAMPLING, mirrored
 from pygan.data.store import Store
 from pygan.data.subset import parse_subset, select
 from pygan.draws import Draws
@@ -36,13 +36,14 @@ def assemble(
     init: dict[str, Tensor] | None = None,
     init_nimg: int = 0,
     masks: Masks | None = None,
+    reset: Sequence[str] = (),
     device: torch.device | None = None,
 ) -> tuple[Run, np.ndarray]:
     """Return the run that a configuration describes, and the indices of its training pictures in `store`.
 
     Args:
         config: a run of a study file as plain values (`base`, `loss`, `augment`, `discriminators`, `regularizers`,
-            `subset`, `sampling`, `gen_labels`), with its `seed`.
+            `subset`, `mirror`, `sampling`, `gen_labels`), with its `seed`.
         store: training pictures.
         held_out: validation pictures, for the statistics alone.
         class_names: of the data set.
@@ -50,6 +51,7 @@ def assemble(
         init: state to start from; None: the initialization.
         init_nimg: pictures that `init` has seen.
         masks: living weights by their names in a snapshot; None: dense.
+        reset: what of `init` is not taken over: "optimizers", "augment", "discriminators".
         device: where the networks compute, pictures staying where the stores are; None: the CPU.
 
     Raises:
@@ -72,8 +74,10 @@ def assemble(
             return draws.integers(num_classes)
         return labels[draws.integers(len(labels))] if num_classes else None
 
-    def batches(of: Store, chosen: np.ndarray, sampling: str) -> Batch:
+    def batches(of: Store, chosen: np.ndarray, sampling: str, mirror: bool = False) -> Batch:
         loader = SAMPLING[sampling](of, chosen, seed)
+        if mirror:
+            loader = mirrored(loader, seed)
         return loader if num_classes else lambda index: (loader(index)[0], None)
 
     ctx = Context(
@@ -91,10 +95,11 @@ def assemble(
     network = base.discriminator(ctx)
     augment = None if config["augment"] is None else load_spec("pygan.augment", config["augment"], "augment")
     D = nn.ModuleList(
-        load_spec("pygan.discriminators", values, f"discriminators.{i}").build(
-            ctx, network, None if augment is None else augment.build(ctx)
-        )
+        player
         for i, values in enumerate(config["discriminators"])
+        for player in load_spec("pygan.discriminators", values, f"discriminators.{i}").players(
+            ctx, network, lambda: None if augment is None else augment.build(ctx)
+        )
     )
     regularizers = [
         load_spec("pygan.regularizers", values, f"regularizers.{i}").build(ctx)
@@ -102,18 +107,18 @@ def assemble(
     ]
     for regularizer in regularizers:
         if isinstance(regularizer, Attached):
-            regularizer.attach(G)
+            regularizer.attach(G.to(device))
     run = Run(
         seed=seed,
         G=G.to(device, memory_format=torch.channels_last),
         D=D.to(device, memory_format=torch.channels_last),
         objective=OBJECTIVES[config["loss"]],
         regularizers=regularizers,
-        batch=batches(store, indices, config["sampling"]),
+        batch=batches(store, indices, config["sampling"], config["mirror"]),
         held_out=batches(held_out, select(held_out.labels, None, seed), "natural"),
         gen_labels=gen_labels,
         masks={name: mask.to(device) for name, mask in (masks or {}).items()},
-        init=init,
+        init=init if init is None else _without(init, reset, D),
         init_nimg=init_nimg,
         metadata=lambda nimg: describe(config["base"], ctx, nimg),
     )
@@ -137,3 +142,21 @@ def count_classes(labels: Tensor, class_names: Sequence[str]) -> tuple[int, ...]
         if count == 1:
             _log.warning("the class %r has one training picture, of which G can only learn copies", name)
     return tuple(counts)
+
+
+def _without(init: dict[str, Tensor], reset: Sequence[str], D: nn.ModuleList) -> dict[str, Tensor]:
+    """Return a state without the parts that begin anew; those of augmentations are what `D` has."""
+    dropped = {"optimizers": ("opt_G.", "opt_D."), "discriminators": ("D.", "opt_D.")}
+    prefixes = tuple(prefix for name in reset for prefix in dropped.get(name, ()))
+    kept = {name: tensor for name, tensor in init.items() if not (prefixes and name.startswith(prefixes))}
+    if "augment" in reset:
+        fresh = {f"D.{name}": tensor for name, tensor in D.state_dict().items()}
+        kept |= {name: fresh[name] for name in kept.keys() & fresh.keys() if name.split(".")[2] == "augment"}
+    return kept
+
+
+def methods(config: dict[str, Any]) -> list[str]:
+    """Return the kinds of the methods that a run adds to its base network; a term of weight 0 adds nothing."""
+    slots = [config["augment"], *config["discriminators"], *config["regularizers"], config["ticket"]]
+    slots = [slot for slot in slots if slot is not None and slot.get("weight") != 0]
+    return [slot["kind"] for slot in slots if slot["kind"] != "plain"]

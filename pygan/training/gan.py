@@ -63,6 +63,7 @@ def train(
     networks = {"G": G, "D": D, "G_ema": average.G}
     if spec.compile:
         torch._dynamo.config.trace_numpy = False  # the counters behind the draws are uint64, which torch lacks
+        torch._functorch.config.donated_buffer = False  # a term that measures gradients goes back more than once
         for network in (G, *D):
             network.compile()
     stop = StopFlag()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pygan.data.loader import BalancedLoader, Loader
+from pygan.data.loader import BalancedLoader, Loader, mirrored
 from pygan.data.store import Store, write_store
 from pygan.errors import DataError
 
@@ -45,6 +45,19 @@ def test_seeds_and_epochs_differ(store):
 def test_nothing_to_train_on(store):
     with pytest.raises(DataError, match="no picture"):
         Loader(store, np.arange(0), seed=0)
+
+
+def test_half_of_the_pictures_are_mirrored_whoever_asks(store):
+    index = torch.arange(600)
+    plain, labels = (loader := Loader(store, np.arange(30), seed=1))(index)
+    img, c = mirrored(loader, 1)(index)
+    assert torch.equal(c, labels) and img.dtype == torch.uint8
+    flipped = (img == plain.flip(3)).flatten(1).all(1)
+    assert torch.equal(img[~flipped], plain[~flipped])
+    assert abs(flipped.sum() - 300) < 4 * (600 / 4) ** 0.5
+    for part in torch.randperm(600, generator=torch.Generator().manual_seed(0)).split(7):
+        assert torch.equal(mirrored(loader, 1)(part)[0], img[part])
+    assert not torch.equal(mirrored(loader, 2)(index)[0], img)
 
 
 LABELS = [0] * 20 + [1] * 7 + [3] * 3

@@ -71,6 +71,23 @@ def test_bad_pictures_are_listed_when_skipped(tmp_path):
     assert manifest["splits"]["train"]["counts"] == [5, 6]
 
 
+def test_what_is_left_out_is_told_before_the_data_set_is_taken_as_good(tmp_path):
+    make_folder(tmp_path / "p", NAMES)
+    for name in NAMES:
+        (tmp_path / "p" / name).write_bytes(b"")
+    source, told = Spec(path=str(tmp_path / "p"), skip_bad=True), []
+    with pytest.raises(DataError, match="has no picture"):  # all are bad, and all are told
+        prepare("mine", source, tmp_path / "out", resolution=8, rejecting=told.extend)
+    assert sorted(name for name, _ in told) == sorted(NAMES)
+
+    def refuse(rejected):
+        raise DataError(f"{len(rejected)} bad")
+
+    with pytest.raises(DataError, match=f"{len(NAMES)} bad"):
+        prepare("mine", source, tmp_path / "out", resolution=8, rejecting=refuse)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
 def test_stores_of_another_data_set_are_noticed(tmp_path, make_items):
     prepare("mine", make_folder(tmp_path / "p", NAMES), tmp_path / "out", resolution=8)
     write_store(tmp_path / "out" / "test.lmdb", make_items(3), resolution=8)

@@ -44,7 +44,7 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
 def test_rank_follows_the_criterion_and_keeps_the_order_of_equals() -> None:
     results = {"a": {"accuracy": 0.9, "bce": 0.5}, "b": {"accuracy": 0.9, "bce": 0.2}, "c": {"accuracy": 1, "bce": 0.3}}
     assert rank(results) == ["c", "a", "b"]
-    assert rank(results, "bce") == ["b", "c", "a"]
+    assert rank(results, "cross_entropy") == ["b", "c", "a"]
     with pytest.raises(ValueError, match="criterion"):
         rank(results, "loss")
 

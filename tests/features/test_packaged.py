@@ -14,7 +14,8 @@ from pygan.errors import ConfigError, MissingInput
 from pygan.features.frozen import FrozenNetwork
 from pygan.spec import load_spec, parse
 
-ALL = (*features.KINDS, *features.METRIC_KINDS)
+PACKAGED = tuple(kind for kind in features.KINDS if any(kind in entry["used_by"] for entry in assets.status()))
+ALL = (*PACKAGED, *features.METRIC_KINDS)
 
 
 @cache
@@ -68,11 +69,12 @@ def test_records_name_the_file(kind: str) -> None:
 
 
 def test_map_sizes_at_the_default_resolutions() -> None:
-    sides = {kind: [x.shape[-1] for x in build(kind)(torch.zeros(1, 3, 32, 32))] for kind in features.KINDS}
+    sides = {kind: [x.shape[-1] for x in build(kind)(torch.zeros(1, 3, 32, 32))] for kind in PACKAGED}
     assert sides["efficientnet_lite0"] == [6, 3, 2]
     assert sides["hed_vgg16"] == [8, 4]
     assert sides["open_nsfw"] == [8, 4, 2]
     assert sides["mtcnn_onet"] == [8, 3]
+    assert sides["ppocr_det"] == [3, 6, 12]
 
 
 def test_the_bank_has_no_network_that_only_measures() -> None:
@@ -171,6 +173,28 @@ def _nsfw_probabilities(onnx: object, vector: Tensor) -> Tensor:
     (weight,) = (value for value in dense.values() if value.shape == (1024, 2))
     (bias,) = (value for value in dense.values() if value.shape == (2,))
     return torch.softmax(vector @ weight + bias, 1)
+
+
+def test_ppocr_det_computes_what_its_graph_computes() -> None:
+    reference = pytest.importorskip("onnx.reference")
+    onnx = pytest.importorskip("onnx")
+    network = build("ppocr_det", resolution=64)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    img = photograph(64)
+    prepared = ((img + 1) / 2 - mean) / std
+    (text,) = reference.ReferenceEvaluator(onnx.load(assets.find("ch_PP-OCRv4_det_infer.onnx"))).run(
+        None, {"x": prepared.numpy()}
+    )
+    *_, (name, found) = network._walk(network._prepare(img))
+    assert name == "text"
+    torch.testing.assert_close(found, torch.from_numpy(text), rtol=1e-3, atol=1e-4)  # probabilities
+
+
+def test_the_final_output_of_efficientnet_is_its_class_logits() -> None:
+    network = build("efficientnet_lite0", resolution=224)
+    logits = network.final(photograph(224))
+    assert logits.shape == (1, 1000) and int(logits.argmax()) == 698  # ImageNet's class "palace"
+    assert torch.equal(network.final(photograph(224), "pooled"), network.pooled(photograph(224)))
 
 
 def test_efficientnet_with_random_weights_is_calibrated_and_follows_the_seed() -> None:

@@ -120,3 +120,17 @@ def test_the_record_is_json() -> None:
     record = protocol_record(_Tiny(), n_real=3, n_gen=4, reference_split="test", seed=5)
     assert json.loads(json.dumps(record)) == record
     assert record["network"] == "tiny 24px" and record["reference_split"] == "test" and "torch" in record["versions"]
+
+
+def test_features_are_computed_with_less_at_a_time_where_memory_is_short() -> None:
+    class Narrow(_Tiny):
+        def _vector(self, x: Tensor) -> Tensor:
+            if len(x) > 3:
+                raise torch.OutOfMemoryError("out of memory")
+            return super()._vector(x)
+
+    torch.manual_seed(0)
+    narrow, wide = Narrow(), _Tiny()
+    wide.conv = narrow.conv
+    images = _images(7)
+    torch.testing.assert_close(extract(images, narrow, batch=8), extract(images, wide, batch=2), rtol=0, atol=0)

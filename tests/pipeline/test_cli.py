@@ -221,3 +221,22 @@ def test_the_allocator_is_set_before_torch_is_imported() -> None:
     code = "import sys, os; import pipeline.cli; print('torch' in sys.modules, os.environ['THP_MEM_ALLOC_ENABLE'])"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert printed.split() == ["False", "1"]
+
+
+def test_a_stage_says_what_the_library_tells_and_works_where_it_is_told(tmp_path: Path) -> None:
+    stage = tmp_path / "stage.py"
+    stage.write_text(
+        "import logging, sys\n"
+        "from pipeline.cli import run_stage\n"
+        "def main(spec, *, inputs, out):\n"
+        "    logging.getLogger('pygan.training').info('continuing at %d images', 160)\n"
+        "    logging.getLogger('another').info('chatter')\n"
+        "    (out / 'file').touch()\n"
+        "run_stage(main)\n"
+    )
+    command = [sys.executable, str(stage), "--spec", json.dumps(SPEC), "--out", "results"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYGAN_WORK": str(tmp_path / "elsewhere")}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert result.stderr == "continuing at 160 images\n"
+    assert len(list((tmp_path / "elsewhere" / "report").iterdir())) == 1
+    assert not (tmp_path / "work").exists()

@@ -15,19 +15,21 @@ from pygan.checkpoint import read_tensors, write_tensors
 from pygan.cli import app
 from pygan.data.pictures import ArrayPicture
 from pygan.data.store import write_store
-from pygan.errors import ConfigError, DataError, MissingInput
+from pygan.errors import ConfigError, DataError, MissingInput, TryAgain
 from pygan.metrics.base import measured_name
 from pygan.metrics.intra import MEASURES
 from pygan.sampling import load_generator, sample
+from pygan.training.runstate import StopFlag
 
 CLASSES = ["dark", "light"]
-BANK = [{"kind": "mtcnn_onet"}, {"kind": "efficientnet_lite0", "resolution": 32}]
+BANK = [{"kind": "mtcnn_onet"}, {"kind": "efficientnet_lite0", "resolution": 32, "taps": ["block4", "block10"]}]
 JUDGE = {"kind": "mobilenet_v2", "resolution": 32}
 RUN = {
     "run": "tiny",
     "seed": 0,
     "dataset": "two",
     "subset": {"kind": "n_shot", "n": 6, "per_class": True},
+    "mirror": True,
     "sampling": "natural",
     "gen_labels": "natural",
     "base": {"kind": "sngan", "z_dim": 8, "g_channels": 4, "d_channels": 4, "conditional": True},
@@ -46,7 +48,7 @@ RUN = {
     },
     "continues": None,
     "ticket": None,
-    "bank": BANK,
+    "frozen": [],
 }
 
 
@@ -179,25 +181,118 @@ def test_a_mask_for_another_architecture_stops_the_training_before_it_starts(dat
         stage(train, tmp_path / "train", data | {"mask": [mask]}, **RUN | {"ticket": {"kind": "transfer"}})
 
 
+CHOICE = {"count": 1, "pick": "best", "random_init": False}
+PROBE = {"n_images": 12, "criterion": "accuracy", "repeats": 3}
+
+
+def probed(out: Path, inputs: dict[str, list[Path]], **changes) -> dict:
+    """The answer of the probe, and its file under "path"."""
+    fields = {key: RUN[key] for key in ("run", "seed", "base", "subset")} | {"bank": BANK, "probe": PROBE} | CHOICE
+    path = stage(probe, out, inputs, **fields | changes) / "probe.json"
+    return json.loads(path.read_text()) | {"path": path}
+
+
 def test_the_probe_chooses_and_the_chosen_network_joins(trained, data, tmp_path):
     needs("onet.pt", "efficientnet-lite0-57934424.pth")
     start = {"init": [trained / "snapshots" / "000000012.safetensors"]}
     inputs = {"train": data["train"], "snapshot": start["init"]}
-    settings = {"n_images": 12, "criterion": "accuracy"}
-    fields = {key: RUN[key] for key in ("run", "seed", "base", "subset", "bank")}
-    chosen = stage(probe, tmp_path / "probe", inputs, **fields, count=1, probe=settings)
-    answer = json.loads((chosen / "probe.json").read_text())
+    answer = probed(tmp_path / "probe", inputs)
     assert set(answer["networks"]) == {"mtcnn_onet", "efficientnet_lite0"}
     (name,) = answer["chosen"]
     assert answer["networks"][name]["accuracy"] == max(n["accuracy"] for n in answer["networks"].values())
+    (frozen,) = answer["frozen"]
+    assert frozen["separable"] == (answer["networks"][name]["accuracy"] > 0.9)
+
+    control = probed(tmp_path / "control", inputs, pick="worst", random_init=True)
+    worst = min(control["networks"], key=lambda n: control["networks"][n]["accuracy"])
+    assert control["frozen"][0]["name"] == worst and control["frozen"][0]["entry"]["random_init"] is True
 
     players = [{"kind": "plain"}, {"kind": "vision_aided"}]
-    aided = RUN | {"discriminators": players, "continues": {"run": "tiny", "nimg": 12}}
-    out = stage(train, tmp_path / "train", data | start | {"probe": [chosen / "probe.json"]}, **aided)
+    aided = RUN | {"discriminators": players, "continues": {"run": "tiny", "nimg": 12}, "frozen": answer["frozen"]}
+    out = stage(train, tmp_path / "train", data | start | {"probe": [answer["path"]]}, **aided)
     record = json.loads((out / "run.json").read_text())
     assert (record["nimg_start"], record["frozen"]) == (12, [name])
     last = json.loads((out / "stats.jsonl").read_text().splitlines()[-1])
     assert {f"head/{name}/train", f"head/{name}/validation", f"head/{name}/generated"} <= last.keys()
+
+
+@pytest.mark.slow
+def test_two_stages_with_an_interruption_add_one_network_each(trained, data, tmp_path):
+    """Baseline, probe, +1 network (stopped and resumed), best snapshot, probe of the rest, +1 network."""
+    needs("onet.pt", "efficientnet-lite0-57934424.pth", "mobilenet_v2-b0353104.pth")
+    ada = {"kind": "ada", "target": 1, "p": 0.5, "interval": 1, "speed_kimg": 0.04}  # p falls by 0.1 a step
+    aided = {"kind": "vision_aided", "heads": "equalized", "objective": "bce", "augment": ada, "cutout": True}
+    reset = ["optimizers", "augment"]
+    start = [trained / "snapshots" / "000000024.safetensors"]
+    first = probed(tmp_path / "probe one", {"train": data["train"], "snapshot": start})
+    one = RUN | {
+        "run": "one",
+        "discriminators": [{"kind": "plain"}, aided],
+        "continues": {"run": "tiny", "nimg": 24, "reset": reset},
+        "frozen": first["frozen"],
+        "training": RUN["training"] | {"total_nimg": 56, "snapshots": [48, 56], "checkpoint_nimg": 56},
+    }
+    inputs = data | {"init": start, "probe": [first["path"]]}
+    folder = tmp_path / "one"
+    interrupted = iter([False, True])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            StopFlag, "set", property(lambda flag: next(interrupted, False), lambda flag, value: None), raising=False
+        )
+        with pytest.raises(TryAgain, match="stopped by a signal at 32 images"):
+            stage(train, folder, inputs, **one)
+    train.main({"stage": "train", "config": one}, inputs=inputs, out=folder / "out")
+    assert json.loads((folder / "out" / "run.json").read_text())["nimg"] == 56
+
+    features = stage(reference, tmp_path / "reference", data, dataset="two", network=JUDGE) / "features.safetensors"
+    candidates = sorted((folder / "out" / "snapshots").glob("*.safetensors"))
+    common = {"run": "one", "seed": 0, "network": JUDGE, "metric": {"kind": "kid"}, "n_gen": 12}
+    selected = stage(select, tmp_path / "select", {"snapshot": candidates, "features": [features]}, **common)
+    chosen = {"selected": [selected / "selected.json"]}
+    best = json.loads(chosen["selected"][0].read_text())["nimg"]
+
+    second = probed(
+        tmp_path / "probe two",
+        {"train": data["train"], "snapshot": candidates, "used": [first["path"]], **chosen},
+        count=2,
+    )
+    assert second["used"] == first["chosen"] and set(second["networks"]).isdisjoint(first["chosen"])
+    assert second["chosen"] == [*first["chosen"], *second["networks"]]
+    two = one | {
+        "run": "two",
+        "discriminators": [{"kind": "plain"}, aided | {"count": 2}],
+        "continues": {"run": "one", "nimg": "best", "reset": reset},
+        "frozen": second["frozen"],
+        "training": RUN["training"] | {"total_nimg": 8, "snapshots": [4, 8], "checkpoint_nimg": 8},
+    }
+    out = stage(train, tmp_path / "two", data | {"init": candidates, **chosen}, **two)
+    record = json.loads((out / "run.json").read_text())
+    assert (record["nimg_start"], record["nimg"], record["frozen"]) == (0, 8, second["chosen"])
+
+    last = read_tensors(out / "snapshots" / "000000008.safetensors")[0]
+    before = read_tensors(folder / "out" / "snapshots" / f"{best:09d}.safetensors")[0]
+    steps = {name: tensor for name, tensor in last.items() if name.startswith("opt_") and name.endswith(".step")}
+    assert steps and all(step == 2 for step in steps.values())  # they began again
+    assert before["D.1.augment.p"] < 0.25  # six steps or more, unless no real picture scored below 0
+    assert last["D.1.augment.p"] > 0.25 and last["D.2.augment.p"] > 0.25  # two steps since they began again
+    learned = {name for name in before if name.startswith("D.1.head.")}
+    assert learned and all(before[name].shape == last[name].shape for name in learned)
+    head = next(name for name in learned if name.endswith("weight") and before[name].dim() == 4)
+    assert (last[head] - before[head]).abs().max() < 0.1  # the old head went on from where it was
+
+
+def test_heads_alone_may_play(trained, data, tmp_path):
+    players = [{"kind": "vision_aided", "width": 4, "networks": [{"kind": "pixels"}]}]
+    start = {"init": [trained / "snapshots" / "000000012.safetensors"]}
+    alone = RUN | {
+        "discriminators": players,
+        "regularizers": [],
+        "continues": {"run": "tiny", "nimg": 12, "reset": ["discriminators"]},
+    }
+    out = stage(train, tmp_path / "train", data | start, **alone)
+    assert json.loads((out / "run.json").read_text())["frozen"] == ["pixels"]
+    tensors = read_tensors(out / "snapshots" / "000000024.safetensors")[0]
+    assert not any(name.startswith("D.0.network") for name in tensors)
 
 
 def test_selection_and_metrics(trained, data, tmp_path):

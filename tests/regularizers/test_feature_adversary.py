@@ -8,6 +8,7 @@ from torch import nn
 from pygan.context import Context
 from pygan.errors import ConfigError
 from pygan.regularizers.feature_adversary import Spec, signed_steps
+from pygan.regularizers.margin_shift import MarginShift
 from pygan.regularizers.perturbed_features import still_buffers
 from pygan.spec import load_spec
 
@@ -202,3 +203,14 @@ def test_one_side_takes_no_part_in_the_other_phase():
 def test_settings_out_of_range_are_refused(fields, words):
     with pytest.raises(ConfigError, match=words):
         load_spec("pygan.regularizers", {"kind": "feature_adversary"} | fields, "regularizers.0")
+
+
+def test_in_bfloat16_the_shift_of_D_is_not_rounded_away():
+    """Generated minus real logits: adversarial shifts c of both add 2 c."""
+    step = make_step("D", BASES["sngan"], loss="wasserstein")
+    shift = 0.01 * float(head_weight(step).abs().sum())
+    with torch.autocast("cpu", torch.bfloat16):
+        near, far = (term(gamma=gamma, sides=("D",))(step).item() for gamma in (0.0, 0.01))
+        control = MarginShift(epsilon=0.01, shift=None, real_sign=-1.0, weight=1.0, mixing="sum")(step)
+    assert far - near == pytest.approx(2 * shift, rel=1e-3)
+    assert control.item() - clean_loss(step).item() == pytest.approx(2 * shift, rel=1e-3)

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+from tables import CTX, Tables, step_of
 from tiny import SPEC, pictures, tiny_run
 
 from pygan.checkpoint import read_tensors
-from pygan.context import Context, Step
+from pygan.context import Context
 from pygan.draws import Draws
 from pygan.errors import ConfigError, TryAgain
 from pygan.networks.layers import ConditionalBatchNorm, ModulatedBatchNorm, class_affines
@@ -22,25 +23,7 @@ from pygan.regularizers.group_spectral import GroupSpectral, Spec, number_of_gro
 from pygan.spec import load_spec
 from pygan.training.gan import train
 
-COUNTS = (9, 4, 1)
-CTX = Context(resolution=16, num_classes=3, class_counts=COUNTS)
 WEIGHTS = torch.tensor([0.2, 0.8, 2.0])
-
-
-class Tables(nn.Module):
-    """A generator that is nothing but gains and biases: layers of 12 and 8 channels, three classes."""
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.tables = nn.ParameterList(torch.randn(3, n, generator=generator) for n in (12, 8, 12, 8))
-
-    def class_affines(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        return [(1 + self.tables[0], self.tables[2]), (1 + self.tables[1], self.tables[3])]
-
-
-def step_of(G: nn.Module, number: int = 0) -> Step:
-    return Step(phase="G", step=number, nimg=0, G=G, D=None, objective=None, index=torch.arange(4), seed=0)
 
 
 def term_of(**fields) -> GroupSpectral:
@@ -131,7 +114,7 @@ class Random(nn.Module):
     def __init__(self, classes: int, channels: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(1)
-        self.gain, self.bias = (torch.randn(classes, channels, generator=generator) for _ in range(2))
+        self.gain, self.bias = (nn.Parameter(torch.randn(classes, channels, generator=generator)) for _ in range(2))
 
     def class_affines(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         return [(1 + self.gain, self.bias)]
@@ -151,7 +134,7 @@ def test_the_released_bias_branch_is_a_quarter_too_low(channels):
         for _ in range(3):
             sigma = term._sigma(term._matrices(class_tables(G), 0))
         for name, found, table in zip(("gain", "bias"), sigma, (G.gain, G.bias), strict=True):
-            ratios[branch, name] = found / torch.linalg.svdvals(table.view(classes, n, -1))[:, 0]
+            ratios[branch, name] = found.detach() / torch.linalg.svdvals(table.detach().view(classes, n, -1))[:, 0]
     for case in (("correct", "gain"), ("correct", "bias"), ("as_released", "gain")):
         assert ratios[case].mean().item() == pytest.approx(1, abs=0.01)
     assert ratios["as_released", "bias"].mean().item() == pytest.approx(0.74, abs=0.02)
@@ -190,6 +173,20 @@ def test_shuffling_deals_the_channels_anew_in_every_step():
     groups_of_one = term_of(shuffle=True, sigma="svd", groups=1)
     values = [groups_of_one(step_of(G, number)).item() for number in (0, 1)]
     assert values[0] == pytest.approx(values[1])
+
+
+@pytest.mark.parametrize("branch", ["correct", "as_released"])
+def test_autocast_changes_nothing(branch):
+    values, gradients = [], []
+    for dtype in (None, torch.bfloat16):
+        G = Tables()
+        term = term_of(bias_branch=branch)
+        with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+            values.append(term(step_of(G)))
+        values[-1].backward()
+        gradients.append([table.grad for table in G.tables])
+    assert torch.equal(*values)
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 # Starting values: means over random orthogonal initializations
@@ -233,7 +230,7 @@ BIGGAN = {"kind": "biggan", "z_dim": 8, "g_channels": 1, "d_channels": 1, "share
 
 def conditional_run(values: dict | None, base: dict = BASE, resolution: int = 16, **fields):
     """The tiny run with three classes and, where `values` are given, the term."""
-    ctx = Context(resolution=resolution, num_classes=3, class_counts=COUNTS)
+    ctx = Context(resolution=resolution, num_classes=3, class_counts=CTX.class_counts)
     torch.manual_seed(0)
     network = load_spec("pygan.networks", base)
     G = network.generator(ctx)
@@ -345,7 +342,7 @@ def test_what_does_not_fit_is_refused():
 
 def test_stylegan2_has_a_bias_by_class():
     """The class's share of the first layer of the mapping; what it adds to a w of no latent."""
-    ctx = Context(resolution=16, num_classes=3, class_counts=COUNTS)
+    ctx = Context(resolution=16, num_classes=3, class_counts=CTX.class_counts)
     torch.manual_seed(0)
     values = {"kind": "stylegan2", "z_dim": 16, "w_dim": 16, "channel_base": 64, "channel_max": 8, "conditional": True}
     G = load_spec("pygan.networks", values).generator(ctx)

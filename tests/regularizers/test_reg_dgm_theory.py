@@ -70,7 +70,7 @@ def test_a_prior_that_is_the_truth_deserves_all_weight() -> None:
 
 
 def test_measured_errors_follow_the_formula_in_the_whole_study() -> None:
-    study = gaussian_study(GaussianSpec(sigma=2.0, samples=(3, 30), trials=30_000), WEIGHTS, seed=1)
+    study = gaussian_study(GaussianSpec(sigma=2.0, samples=(3, 30), trials=20_000), WEIGHTS, seed=1)
     assert len(study["fits"]) == 6
     for fit in study["fits"]:
         assert fit["error_measured"] == pytest.approx(fit["error"], rel=0.03)
@@ -134,7 +134,7 @@ def test_divergences_by_hand() -> None:
 
 
 def test_energy_helps_few_samples_and_ever_less_with_more() -> None:
-    study = finite_study(FiniteSpec(samples=(10, 100, 1000), trials=60), WEIGHTS, seed=0)
+    study = finite_study(FiniteSpec(samples=(10, 100, 1000), trials=40, shown=(0.1, 1.0)), WEIGHTS, seed=0)
     for entry in study["divergences"].values():
         assert all(minimizer["largest_difference"] < 1e-4 for minimizer in entry["minimizers"])
         best = [fit["best"] for fit in entry["fits"]]

@@ -38,7 +38,8 @@ def store(tmp_path_factory) -> Store:
 
 
 def assembled(store: Store, names: tuple[str, ...] = NAMES, **fields):
-    return assemble(CONFIG | fields, store=store, held_out=store, class_names=names)[0]
+    device = torch.device("cpu")
+    return assemble(CONFIG | fields, store=store, held_out=store, class_names=names, device=device)[0]
 
 
 def shares(labels: torch.Tensor) -> list[float]:

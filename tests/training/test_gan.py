@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny import ADA, SPEC, tiny_run
+from tiny import ADA, APA, SPEC, tiny_run
 
 from pygan.checkpoint import read_tensors, subset
 from pygan.errors import ConfigError, NumericalError
@@ -154,6 +154,19 @@ def test_an_adaptive_augmentation_sees_real_logits_and_its_p_is_recorded(tmp_pat
     assert [line["augment/0/p"] for line in lines] == pytest.approx(expected[1::2])
     assert len(signs) == 3  # steps 18 and 19, each one batch, and the batch that R1 saw in step 19
     assert all(len(batch) == SPEC.batch for batch in signs)
+
+
+def test_a_deceived_discriminator_sees_generated_pictures_as_real(tmp_path):
+    """At p = 1 both halves of a batch are the same generated pictures, and no real one reaches the discriminator."""
+    run = tiny_run(augment=APA | {"family": None, "p": 1.0, "target": None}, regularizers=[])
+    seen, network = [], run.D[0].network
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+    run_in(tmp_path, run)
+    batches = [img for img in seen if len(img) == 2 * SPEC.batch]
+    assert len(batches) == SPEC.total_nimg // SPEC.batch
+    for img in batches:
+        real, gen = img.chunk(2)
+        assert torch.equal(real, gen)
 
 
 def test_average_has_the_stated_half_life():

@@ -18,10 +18,12 @@ from pygan.discriminators.plain import Plain
 from pygan.losses import OBJECTIVES
 from pygan.networks import KINDS
 from pygan.spec import load_spec
-from pygan.training.gan import Run, train
+from pygan.training.game import Run
+from pygan.training.gan import train
 
 CTX = Context(resolution=16, pictures=lambda batch: iter(pictures(0, "train").split(batch)))
 LOOK = {"network": {"kind": "mtcnn_onet", "random_init": True}, "normalization": "network"}
+SHORT = replace(SPEC, total_nimg=32, snapshots=(32,), standing_batches=0)
 BASES = {
     "dcgan": BASE,
     "sngan": {"kind": "sngan", "z_dim": 8, "g_channels": 4, "d_channels": 4},
@@ -37,7 +39,7 @@ def r1() -> object:
     return load_spec("pygan.regularizers", {"kind": "r1", "gamma": 1.0, "every": 2}).build(CTX)
 
 
-def run_in(path: Path, run: Run, spec=SPEC) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+def run_in(path: Path, run: Run, spec=SHORT) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     """The last snapshot and the statistics."""
     (path / "out").mkdir(parents=True, exist_ok=True)
     train(run, spec, state_dir=path / "state", out_dir=path / "out")
@@ -61,7 +63,7 @@ class Interrupted(Exception):
 
 def test_a_resumed_run_keeps_weight_and_statistics(tmp_path: Path) -> None:
     def run() -> Run:
-        return tiny_run(regularizers=[term(energy="paired", ratio=0.2, measure_every=7)])
+        return tiny_run(regularizers=[term(energy="paired", ratio=0.2, measure_every=3)])
 
     whole, lines = run_in(tmp_path / "whole", run())
     assert len({line["RegDGM/weight"] for line in lines}) == 1
@@ -72,7 +74,7 @@ def test_a_resumed_run_keeps_weight_and_statistics(tmp_path: Path) -> None:
     batch = broken.batch
 
     def dying(index: torch.Tensor) -> tuple[torch.Tensor, None]:
-        if index[0] == 56:
+        if index[0] == 24:
             raise Interrupted
         return batch(index)
 
@@ -88,10 +90,12 @@ def test_a_resumed_run_keeps_weight_and_statistics(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize(
+    "base", ["dcgan", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sngan", "stylegan2"))]
+)
 def test_it_joins_every_base_beside_other_methods(base: str, tmp_path: Path) -> None:
     """Two steps with masks, an augmentation, a second player, R1, LeCam and the term, weighted by a ratio."""
-    spec = replace(SPEC, total_nimg=8, snapshots=(8,), standing_batches=0)
+    spec = replace(SHORT, total_nimg=8, snapshots=(8,))
     lecam = load_spec("pygan.regularizers", {"kind": "lecam", "start_step": 0}).build(CTX)
     terms = [r1(), lecam, term(ratio=0.1), term("mean_matching", ratio=0.1)]
     run = tiny_run(base=BASES[base], sparse=True, extra_head=True, regularizers=terms)

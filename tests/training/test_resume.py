@@ -89,13 +89,14 @@ def test_killed_twice_and_finished(tmp_path, uninterrupted):
     assert_same(tmp_path, uninterrupted)
 
 
-def test_an_adaptive_augmentation_continues_where_it_stood(tmp_path):
+@pytest.mark.parametrize("kind", ["ada", "apa"])
+def test_an_adaptive_augmentation_continues_where_it_stood(tmp_path, kind):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert program(whole, "--ada") == 0
-    assert program(killed, "--ada", "--die-at", 44) == -signal.SIGKILL
+    assert program(whole, "--augment", kind) == 0
+    assert program(killed, "--augment", kind, "--die-at", 44) == -signal.SIGKILL
     stood = read_tensors(killed / "state" / "000000000032" / "tensors.safetensors")[0]
     assert stood["D.0.augment.sign_count"] > 0  # between two adjustments
-    assert program(killed, "--ada") == 0
+    assert program(killed, "--augment", kind) == 0
     assert_same(whole, killed)
     assert tensors(whole)["D.0.augment.p"] != stood["D.0.augment.p"]
 

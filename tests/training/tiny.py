@@ -1,6 +1,6 @@
 """A training small enough to run whole in a test; as a program it can kill itself, to be continued.
 
-`OUT [--die-at NIMG] [--die-in-sync N] [--ada]`
+`OUT [--die-at NIMG] [--die-in-sync N] [--augment NAME]`
 """
 
 import argparse
@@ -29,6 +29,8 @@ N = 10
 DIFFAUG = {"kind": "diffaug"}
 ADA = {"kind": "ada", "p": 0.3, "interval": 3, "speed_kimg": 0.1}
 """Moves p by 0.12 every 3 steps, so that checkpoints, 4 steps apart, fall between adjustments."""
+APA = ADA | {"kind": "apa", "family": "bgc"}
+AUGMENTS = {"diffaug": DIFFAUG, "ada": ADA, "apa": APA}
 
 
 def pictures(seed: int, stream: str) -> torch.Tensor:
@@ -86,9 +88,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--die-at", type=int)
     parser.add_argument("--die-in-sync", type=int)
-    parser.add_argument("--ada", action="store_true")
+    parser.add_argument("--augment", choices=AUGMENTS, default="diffaug")
     args = parser.parse_args(arguments)
-    run = tiny_run(augment=ADA if args.ada else DIFFAUG)
+    run = tiny_run(augment=AUGMENTS[args.augment])
     batch, sync, synced = run.batch, os.fsync, 0
 
     def dying_batch(index):

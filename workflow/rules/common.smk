@@ -17,6 +17,9 @@ os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
 )
 
+if config["weights_dir"]:
+    os.environ.setdefault("PYGAN_WEIGHTS", config["weights_dir"])
+
 RESULTS = config["output"]
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
@@ -68,16 +71,19 @@ def round_of(job):
 
 def heads_of(run):
     """How many networks of the bank join the discriminator; 0 means that the run needs no probe."""
-    return sum(
-        d["count"] for d in RUNS[run]["discriminators"] if d["kind"] == "vision_aided"
-    )
+    return sum(aided["count"] for aided in aided_of(run) if not aided["networks"])
+
+
+def aided_of(run):
+    """The vision-aided discriminators of a run: one or none."""
+    return [d for d in RUNS[run]["discriminators"] if d["kind"] == "vision_aided"]
 
 
 def start_of(run):
     """The run and image count whose snapshot a training starts from; None starts from its own initialization."""
     start, ticket = RUNS[run]["continues"], RUNS[run]["ticket"]
     if start:
-        return start["run"], start["nimg"]
+        return start["run"], 0 if start["nimg"] == "best" else start["nimg"]
     return (
         (ticket["found_in"], ticket["rewind_nimg"])
         if ticket and ticket["rewind_nimg"]
@@ -143,9 +149,25 @@ def per_seed(make, names):
 # Inputs that not every job has.
 
 
+def starts_from_best(run):
+    start = RUNS[run]["continues"]
+    return bool(start) and start["nimg"] == "best"
+
+
 def first_snapshot(run, seed):
+    """The snapshot that a run starts from; all that compete where `selected` decides."""
     start = start_of(run)
-    return snapshots(start[0], seed, [start[1]]) if start else []
+    if not start:
+        return []
+    return snapshots(
+        start[0], seed, candidates(start[0]) if starts_from_best(run) else start[1:]
+    )
+
+
+def selected_start(run, seed):
+    if not starts_from_best(run):
+        return []
+    return [f"{RESULTS}/select/{start_of(run)[0]}/seed{seed}/selected.json"]
 
 
 def probed(run, seed):
@@ -154,6 +176,13 @@ def probed(run, seed):
         if heads_of(run)
         else []
     )
+
+
+def probed_before(run, seed):
+    """The answer of the probe of the run that a run continues."""
+    start = RUNS[run]["continues"]
+    keeps = start and "discriminators" not in start["reset"]
+    return probed(start["run"], seed) if keeps else []
 
 
 def pruning_input(run, seed, number):
@@ -206,14 +235,13 @@ def theory_input():
 # Slices of the configuration.
 
 
-def bank_of(run, seed):
-    """The entries of the bank that the probe chose: the others are no concern of the training."""
-    chosen = [
-        name
+def frozen_of(run, seed):
+    """The networks that the probe chose: the others are no concern of the training."""
+    return [
+        network
         for path in probed(run, seed)
-        for name in json.loads(Path(path).read_text())["chosen"]
+        for network in json.loads(Path(path).read_text())["frozen"]
     ]
-    return [entry for entry in config["bank"] if entry["kind"] in chosen]
 
 
 def data_stage(name):
@@ -231,7 +259,7 @@ def reference_stage(dataset):
 
 def training_stage(job, seed):
     run = run_of(job)
-    names = {"run": run, "seed": int(seed), "bank": bank_of(run, seed)}
+    names = {"run": run, "seed": int(seed), "frozen": frozen_of(run, seed)}
     ticket = RUNS[run]["ticket"]
     ticket = ticket and {
         "kind": ticket["kind"]
@@ -250,7 +278,9 @@ def probe_stage(run, seed):
         "base": RUNS[run]["base"],
         "subset": RUNS[run]["subset"],
     }
-    probe = {"probe": config["probe"], "bank": config["bank"], "count": heads_of(run)}
+    (aided,) = aided_of(run)
+    choice = {key: aided[key] for key in ("count", "pick", "random_init")}
+    probe = {"probe": config["probe"], "bank": config["bank"], **choice}
     return stage_json("probe", {**names, **probe})
 
 
@@ -301,5 +331,10 @@ def theory_stage():
 
 def report_stage():
     return stage_json(
-        "report", {key: value for key, value in config.items() if key != "output"}
+        "report",
+        {
+            key: value
+            for key, value in config.items()
+            if key not in ("output", "weights_dir")
+        },
     )

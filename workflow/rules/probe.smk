@@ -8,6 +8,8 @@ checkpoint probe:
         manifest=lambda wc: data(dataset_of(wc.run), "manifest.json"),
         train=lambda wc: stores(dataset_of(wc.run), "train"),
         snapshot=lambda wc: first_snapshot(wc.run, wc.seed),
+        selected=lambda wc: selected_start(wc.run, wc.seed),
+        used=lambda wc: probed_before(wc.run, wc.seed),
     output:
         probe=f"{RESULTS}/probe/{{run}}/seed{{seed}}/probe.json",
     log:
@@ -22,4 +24,5 @@ checkpoint probe:
     shell:
         "python -m pipeline.probe --spec {params.stage:q}"
         " --input manifest={input.manifest:q} --input train={input.train:q} --input snapshot={input.snapshot:q}"
+        " --input selected={input.selected:q} --input used={input.used:q}"
         ' --out "$(dirname {output.probe:q})" > {log:q} 2>&1'

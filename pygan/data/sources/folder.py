@@ -13,12 +13,14 @@ import os
 import zipfile
 import zlib
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from PIL import Image
 from pydantic import Field
 
 from pygan.data.pictures import SPLITS, Collection, Fit, Item, deal, decode
@@ -82,6 +84,45 @@ class Spec:
         return deal(picture.sha256(), validation, test)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What a folder or zip holds, by names and headers alone."""
+
+    n: int
+    """Pictures, by their suffix."""
+    sizes: list[tuple[int, int]]
+    """Width and height of some of them."""
+    others: list[str]
+    """Relative paths of the files that are no pictures by their suffix, hidden ones left out."""
+
+
+def survey(path: str, at_most: int = 1000) -> Survey:
+    """Look at a folder or zip before it is prepared.
+
+    Args:
+        at_most: pictures whose header is read, spread evenly over all of them; unreadable ones are left out.
+
+    Raises:
+        MissingInput: there is no such folder or zip.
+        DataError: the zip cannot be read.
+    """
+    root = _Root(path, is_zip=Path(path).is_file())
+    names = root.names()
+    known = set(names)
+    sizes = []
+    for name in names[:: -(-len(names) // at_most) or 1]:
+        with suppress(Exception):  # what is wrong with a file is said where it is decoded
+            source = io.BytesIO(root.read(name)) if root.is_zip else f"{path}/{name}"
+            with Image.open(source) as image:
+                sizes.append(image.size)
+    others = sorted(name for name in root.files() if not _is_hidden(name) and name not in known)
+    return Survey(n=len(names), sizes=sizes, others=others)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
 @dataclass(frozen=True)
 class _Root:
     """The folder or zip; files are only ever read in memory."""
@@ -91,18 +132,21 @@ class _Root:
 
     def names(self) -> list[str]:
         """Relative POSIX paths of all picture files, sorted bytewise."""
+        return sorted(filter(self._is_picture, self.files()), key=os.fsencode)
+
+    def files(self) -> list[str]:
+        """Relative POSIX paths of all files, in no order."""
         path = Path(self.path)
         if path.is_dir():
-            names = [
+            return [
                 file.relative_to(path).as_posix()
                 for folder, _, files in os.walk(path)
                 for file in (Path(folder, name) for name in files)
             ]
-        elif path.exists():
-            names = list(dict.fromkeys(_archive(self.path, os.getpid()).namelist()))
-        else:
-            raise MissingInput(f"{self.path}: there is no such folder or zip (source.path)")
-        return sorted(filter(self._is_picture, names), key=os.fsencode)
+        if path.exists():
+            members = dict.fromkeys(_archive(self.path, os.getpid()).namelist())
+            return [name for name in members if not name.endswith("/")]
+        raise MissingInput(f"{self.path}: there is no such folder or zip (source.path)")
 
     def _is_picture(self, name: str) -> bool:
         parts = PurePosixPath(name).parts
@@ -110,7 +154,7 @@ class _Root:
             return False
         if ".." in parts or name.startswith("/"):
             raise DataError(f"{self.path}: the member {name!r} points outside of the archive")
-        return not any(part.startswith(".") or part == "__MACOSX" for part in parts)
+        return not _is_hidden(name)
 
     def read(self, name: str) -> bytes:
         """Return the content of a file; raise `DataError` with the reason when it can't be read."""

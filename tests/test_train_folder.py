@@ -1,0 +1,269 @@
+"""`pygan train FOLDER`: plan, rejected pictures, interruption and continuation, other settings, and its records."""
+
+import io
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import pygan
+from pygan import assets, train_folder
+from pygan.cli import app
+from pygan.data.manifest import read_manifest
+from pygan.errors import ConfigError, DataError, MissingInput, TryAgain
+from pygan.lock import held
+from pygan.recipes import recipe
+from pygan.train_folder import Settings
+
+KIMG = 0.128
+"""Four steps of 32."""
+
+
+def pixels(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
+    return np.random.Generator(np.random.PCG64(seed)).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Forty pictures of 20 x 17 pixels in two classes, and a file that is none."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for i in range(40):
+        (folder / f"class {i % 2}").mkdir(exist_ok=True)
+        Image.fromarray(pixels(i, 20, 17)).save(folder / f"class {i % 2}" / f"{i}.png")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Train a tiny network, and measure few pictures through a small window."""
+
+    def tiny(*args, **kwargs):
+        chosen = recipe(*args, **kwargs)
+        base = {**chosen.run["base"], "z_dim": 8, "g_channels": 4, "d_channels": 4}
+        training = {**chosen.run["training"], "monitor_images": 8, "standing_batches": 1}
+        return replace(chosen, run={**chosen.run, "base": base, "training": training})
+
+    monkeypatch.setattr(train_folder, "recipe", tiny)
+    monkeypatch.setattr(train_folder, "JUDGE", {"kind": "mobilenet_v2", "resolution": 32})
+    monkeypatch.setattr(train_folder, "METRICS", ({"kind": "fid"}, {"kind": "kid", "resamples": 100}))
+    monkeypatch.setattr(train_folder, "N_SELECT", 8)
+    monkeypatch.setattr(train_folder, "N_GEN", 12)
+
+
+@pytest.fixture
+def judged() -> None:
+    try:
+        assets.find("mobilenet_v2-b0353104.pth")
+    except MissingInput as error:
+        pytest.skip(str(error))
+
+
+def interrupt_at(nimg: int, monkeypatch) -> None:
+    """Send this process Ctrl-C when the pictures of a step are read."""
+    timed = train_folder._timed
+
+    def interrupting(batch, total, say):
+        def at_last(index):
+            if len(index) == 32 and index[0] == nimg:
+                os.kill(os.getpid(), signal.SIGINT)
+            return batch(index)
+
+        return timed(at_last, total, say)
+
+    monkeypatch.setattr(train_folder, "_timed", interrupting)
+
+
+def test_an_interrupted_run_continues_and_ends_the_same(pictures, judged, tmp_path, monkeypatch):
+    said: list[str] = []
+    handler = signal.getsignal(signal.SIGINT)
+    whole = Settings(pictures=pictures, out=tmp_path / "whole", kimg=KIMG, seed=3)
+    record = train_folder.train_folder(whole, said.append)
+
+    # The plan comes first, the result last
+    assert "40 kept" in said[0] and "1 other files left alone" in said[0] and "small: on a CPU" in said[0]
+    assert "resolution: 16 pixels (nine of ten pictures have 17 or more)" in said[0]
+    assert "no FID" in said[-1] and "pictures that training did not see" in said[-1]
+    assert signal.getsignal(signal.SIGINT) == handler
+
+    # Records
+    counts = {split: entry["n"] for split, entry in read_manifest(whole.out / "data/manifest.json")["splits"].items()}
+    assert sum(counts.values()) == 40
+    assert record == json.loads((whole.out / "metrics.json").read_text())
+    assert {"fd_mobilenet_v2", "kid_mobilenet_v2"} <= record["metrics"].keys() == record["training_pictures"].keys()
+    assert not any("fid" in name for name in record["metrics"])
+    assert (record["protocol"]["n_real"], record["protocol"]["reference_split"]) == (counts["test"], "test")
+    run = json.loads((whole.out / "run.json").read_text())
+    assert (run["n_images"], run["nimg"], run["seed"]) == (counts["train"], 128, 3)
+    assert run["recipe"] == "small" and run["methods"] == ["diffaug", "r1"]
+    assert Image.open(whole.out / "samples.png").size == (8 * 16 * 2, 8 * 16 * 2)
+    selected = json.loads((whole.out / "selected.json").read_text())
+    assert pygan.load(whole.out).metadata["nimg"] == selected["nimg"]
+    assert selected["scores"][str(selected["nimg"])] == min(selected["scores"].values())
+
+    # Interrupted and continued
+    parts = Settings(**{**vars(whole), "out": tmp_path / "parts"})
+    with monkeypatch.context() as patch:
+        interrupt_at(64, patch)
+        with pytest.raises(TryAgain, match="stopped by a signal at 96 images, state saved; the same command continues"):
+            train_folder.train_folder(parts, said.append)
+    assert not (parts.out / "run.json").exists()
+    train_folder.train_folder(parts, said.append)
+    last = "snapshots/000000128.safetensors"
+    assert (parts.out / last).read_bytes() == (whole.out / last).read_bytes()
+    again = json.loads((parts.out / "metrics.json").read_text())
+    assert again["metrics"] == record["metrics"]
+
+    # Finished: nothing is computed again
+    monkeypatch.setattr(train_folder, "train", None)
+    assert train_folder.train_folder(parts, said.append) == again
+    assert f"{parts.out} is finished" in said[-2]
+
+
+def test_other_settings_and_other_pictures_are_refused(pictures, judged, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(20):
+        Image.fromarray(pixels(i, 16, 16)).save(folder / f"{i}.png")
+    settings = Settings(pictures=folder, out=tmp_path / "run", seed=1)
+    train_folder._plan(settings, print)
+    for name, value in {"seed": 2, "fit": "pad", "kimg": 1.0, "skip_bad": True, "pictures": pictures}.items():
+        other = Settings(**{**vars(settings), name: value})
+        with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')}: got .* was started with") as error:
+            train_folder.train_folder(other, print)
+        assert error.value.exit_code == 78
+    Image.fromarray(pixels(99, 16, 16)).save(folder / "one more.png")
+    with pytest.raises(ConfigError, match=r"the files changed after .*run was started"):
+        train_folder.train_folder(settings, print)
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def test_every_rejected_file_is_listed_with_its_reason(judged, tmp_path):
+    """Kept: gray, 16-bit gray, palette, RGBA, CMYK and non-square pictures; the rest has a reason."""
+    rgb = Image.fromarray(pixels(0, 24, 24))
+    good = {f"{i}.png": encoded(Image.fromarray(pixels(i, 24, 24)), "PNG") for i in range(30)}
+    good |= {
+        "gray.png": encoded(rgb.convert("L"), "PNG"),
+        "deep.png": encoded(Image.fromarray(pixels(1, 24, 24)[..., 0].astype(np.uint16) * 257), "PNG"),
+        "palette.gif": encoded(rgb.convert("P"), "GIF"),
+        "alpha.png": encoded(Image.fromarray(pixels(2, 24, 24, 4)), "PNG"),
+        "print.jpg": encoded(rgb.convert("CMYK"), "JPEG"),
+        "wide.png": encoded(Image.fromarray(pixels(3, 24, 90)), "PNG"),
+        "ribbon.png": encoded(Image.fromarray(pixels(4, 16, 1600)), "PNG"),
+    }
+    noise = encoded(Image.fromarray(pixels(5, 64, 64)), "JPEG")
+    broken = bytearray(encoded(rgb, "PNG"))
+    broken[broken.index(b"IDAT") + 20] ^= 255
+    bad = {
+        "truncated.jpg": (noise[: len(noise) // 2], "not a readable picture"),
+        "empty.png": (b"", "not a picture of a known format"),
+        "page.jpg": (b"<html>404</html>", "not a picture of a known format"),
+        "crc.png": (bytes(broken), "not a readable picture"),
+        "bomb.png": (encoded(Image.new("1", (9000, 9000)), "PNG"), "more than the limit"),
+        "one.png": (encoded(Image.new("RGB", (1, 1)), "PNG"), "1x1 is smaller than the resolution 16"),
+        "line\nbreak\t.png": (b"", "not a picture of a known format"),
+    }
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, content in (good | {name: content for name, (content, _) in bad.items()}).items():
+        (folder / name).write_bytes(content)
+    (folder / "photo.heic").write_bytes(b"")
+
+    strict = Settings(pictures=folder, out=tmp_path / "run")
+    with pytest.raises(DataError, match=rf"{len(bad)} pictures can't be used, the first is .* --skip-bad") as error:
+        train_folder.train_folder(strict, print)
+    assert error.value.exit_code == 65 and not (strict.out / "plan.json").exists()
+    rows = dict(row.split("\t") for row in (strict.out / "rejected.tsv").read_text().splitlines()[1:])
+    assert "no picture's" in rows.pop("photo.heic")
+    assert rows.keys() == {name.replace("\n", " ").replace("\t", " ") for name in bad}
+    for name, (_, reason) in bad.items():
+        assert reason in rows[name.replace("\n", " ").replace("\t", " ")]
+
+    # The same folder can go on without them: nothing has been started
+    plan = train_folder._plan(Settings(pictures=folder, out=tmp_path / "run", skip_bad=True), print)
+    assert f"{len(good)} kept" in plan["text"] and f"{len(bad)} rejected" in plan["text"]
+    manifest = read_manifest(strict.out / "data" / "manifest.json")
+    assert sum(entry["n"] for entry in manifest["splits"].values()) == len(good)
+    assert len(manifest["rejected"]) == len(bad)
+
+
+@pytest.mark.parametrize(
+    ("fit", "sizes", "device", "expected"),
+    [
+        ("crop", [(40, 100)] * 10, "cpu", 32),
+        ("pad", [(40, 100)] * 10, "cpu", 64),
+        ("crop", [(1, 1)] + [(70, 70)] * 10, "cpu", 64),
+        ("crop", [(1, 1)] * 2 + [(70, 70)] * 10, "cpu", 16),
+        ("crop", [(4000, 3000)] * 10, "cpu", 64),
+        ("crop", [(4000, 3000)] * 10, "cuda", 256),
+        ("crop", [], "cpu", 32),
+    ],
+)
+def test_the_resolution_is_what_nine_of_ten_pictures_have(tmp_path, fit, sizes, device, expected):
+    settings = Settings(pictures=tmp_path, out=tmp_path, fit=fit)
+    assert train_folder._resolution(settings, sizes, device)[0] == expected
+    asked = Settings(pictures=tmp_path, out=tmp_path, fit=fit, resolution=128)
+    assert train_folder._resolution(asked, sizes, device)[0] == 128
+
+
+def test_the_time_is_estimated_from_the_first_steps(monkeypatch):
+    """Steps of 10 images, one a second, after a slow first one: 1000 images take 100 seconds."""
+    clock, said = iter([0.0, 50.0, *range(100, 300)]), []
+    monkeypatch.setattr(train_folder.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(train_folder.sys.stderr, "isatty", lambda: True, raising=False)
+    batch = train_folder._timed(lambda index: index, 1000, said.append)
+    batch(np.arange(100))  # the monitor
+    for nimg in range(0, 1000, 10):
+        batch(np.arange(nimg, nimg + 10))
+    assert said == ["170 of 1000 images, 10 a second: about 83 seconds to go"]
+    assert [train_folder._duration(s) for s in (5, 90, 3600, 9000)] == [
+        "5 seconds",
+        "2 minutes",
+        "60 minutes",
+        "2.5 hours",
+    ]
+
+
+def test_what_stops_it_before_anything_is_computed(pictures, tmp_path, monkeypatch):
+    def run(*options: str) -> tuple[int, str]:
+        arguments = ["train", str(pictures), "--out", str(tmp_path / "run"), *options]
+        result = CliRunner().invoke(app, arguments)
+        return result.exit_code, result.stderr
+
+    with monkeypatch.context() as patch:  # no network file, and no attempt to fetch it
+        patch.setattr(assets, "_locate", lambda entry: None)
+        code, words = run()
+        assert code == 66 and "mobilenet_v2" in words and "pygan assets install" in words
+        assert not (tmp_path / "run").exists()
+    try:
+        assets.find("mobilenet_v2-b0353104.pth")
+    except MissingInput as error:
+        pytest.skip(str(error))
+    assert CliRunner().invoke(app, ["train", str(tmp_path / "none"), "--out", str(tmp_path / "run")]).exit_code == 66
+    assert run("--out", str(pictures / "runs"))[0] == 78
+    assert run("--recipe", "secret")[0] == 2
+    assert run("--fit", "squeeze")[0] == 2
+    assert run("--resolution", "48")[0] == 2
+    code, words = run("--resolution", "32")
+    assert code == 65 and "40 pictures can't be used" in words and "smaller than the resolution 32" in words
+    with held(tmp_path / "run"):
+        code, words = run()
+        assert code == 75 and f"held by pid {os.getpid()}" in words
+
+    def ctrl_c(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_folder, "prepare", ctrl_c)
+    code, words = run()
+    assert code == 75 and "interrupted; the same command continues" in words
