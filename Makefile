@@ -51,6 +51,7 @@ test-all: setup $(DONE)/test
 bench: setup $(DONE)/test
 	$(BIN)/python bench/data.py
 	$(BIN)/python bench/ops.py
+	$(BIN)/python bench/train.py
 	$(BIN)/python bench/readme.py
 	$(BIN)/python bench/roofline.py
 

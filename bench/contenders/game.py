@@ -99,8 +99,12 @@ class Game:
             self.average.update(self.G, self.nimg, self.batch)
 
     def gradient(self, part: str) -> Tensor:
-        """Return what `gradients` left in the parameters, as one vector."""
+        """Return what `gradients` left in the parameters, as one vector.
+
+        They are ordered by size first, because contenders list weight and bias of a layer in different orders.
+        """
         parameters = [p for group in self.optimizers[self.phases[part]].param_groups for p in group["params"]]
+        parameters.sort(key=lambda p: p.numel())
         return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
 
     def _step(self, phase: str) -> Step:
