@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from pygan.context import Context, Step
-from pygan.draws import Draws
 from pygan.losses import OBJECTIVES
 from pygan.spec import load_spec
 
@@ -59,10 +58,8 @@ def make_step(
         step.gen_logits = player(step.gen_img, step.gen_c, step.draws("augment/0"))
         return step
     step.gen_img = step.gen_img.detach()
-    real_img, real_c = player.real(step, step.draws("deceive/0"))
-    img, c = torch.cat([real_img, step.gen_img]), torch.cat([real_c, step.gen_c]) if conditional else None
-    (logits,) = player(img, c, Draws(0, "augment/0/D", torch.cat([2 * step.index, 2 * step.index + 1])))
-    step.real_logits, step.gen_logits = [logits[:N]], [logits[N:]]
+    (logits,) = player(*player.pair(step, 0))
+    step.real_logits, step.gen_logits = [logits[0::2]], [logits[1::2]]
     return step
 
 

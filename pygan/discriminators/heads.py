@@ -36,10 +36,14 @@ class Head(nn.Module):
 
     sizes: tuple[int, ...]
     """Rows of each level; a level's loss is the mean over its rows."""
+    compares: bool = False
+    """Whether a logit depends on all samples of the batch."""
 
 
 class OwnHead(Head):
     """One level with a logit per tap: batch-standardized features, three spectrally normalized convolutions, a mean."""
+
+    compares = True
 
     def __init__(self, shapes: Sequence[Shape], width: int) -> None:
         super().__init__()

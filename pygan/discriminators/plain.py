@@ -35,6 +35,8 @@ class Player(nn.Module):
     heads: tuple[str, ...]
     warmup_nimg: int = 0
     """Real pictures before it joins the game."""
+    compares: bool = False
+    """Whether a picture's logit depends on all pictures that are shown together."""
 
     def __init__(self, augment: Augment | None) -> None:
         super().__init__()
@@ -59,6 +61,23 @@ class Player(nn.Module):
             return self.augment.deceive(step.real_img, step.real_c, step.gen_img, step.gen_c, draws)
         return step.real_img, step.real_c
 
+    def pair(self, step: Step, place: int) -> tuple[Tensor, Tensor | None, Draws]:
+        """Return what the player is shown in a step of phase D: real and generated pictures by turns, as one batch.
+
+        By turns, because StyleGAN2's minibatch standard deviation looks at every (N / group)-th picture together,
+        which are then all real or all generated, as when either kind comes alone.
+
+        Args:
+            place: of the player among the discriminators.
+
+        Returns:
+            Pictures `[2 N, C, H, W]`, labels `[2 N]` or None, and the draws of their augmentation.
+        """
+        real_img, real_c = self.real(step, step.draws(f"deceive/{place}"))
+        img = by_turns(real_img, step.gen_img).contiguous(memory_format=torch.channels_last)
+        c = None if real_c is None else by_turns(real_c, step.gen_c)
+        return img, c, Draws(step.seed, f"augment/{place}/D", by_turns(2 * step.index, 2 * step.index + 1))
+
     def observe(self, real_logits: Sequence[Tensor]) -> None:
         """Show an adaptive augmentation every head's logits of augmented real pictures."""
         if isinstance(self.augment, Adaptive):
@@ -72,6 +91,11 @@ class Player(nn.Module):
             Its numbers to record by name.
         """
         return self.augment.adapt(step, nimg) if isinstance(self.augment, Adaptive) else {}
+
+
+def by_turns(a: Tensor, b: Tensor) -> Tensor:
+    """Return `a[0], b[0], a[1], b[1], ...`."""
+    return torch.stack([a, b], dim=1).flatten(0, 1)
 
 
 class Plain(Player):

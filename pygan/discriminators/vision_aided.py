@@ -130,7 +130,7 @@ class VisionAided(Player):
     """A head on the taps of a frozen network; `heads` is the network's name.
 
     The frozen network is deliberately not registered as a submodule: it appears in no state dict, no optimizer and no
-    `train()` call.
+    `train()` call. It and its head compute in float32 whatever the run's precision, as published.
 
     Args:
         objective: of each level of the head; None: the run's.
@@ -151,6 +151,7 @@ class VisionAided(Player):
     ) -> None:
         super().__init__(augment)
         self._frozen = (frozen,)
+        self.compares = head.compares
         self.head = head
         self.heads = (frozen.name,)
         self.warmup_nimg = warmup_nimg
@@ -173,6 +174,7 @@ class VisionAided(Player):
     def forward(self, img: Tensor, c: Tensor | None, draws: Draws | None) -> list[Tensor]:
         """Return the head's logits, `[[T, N]]`; `draws` None: no augmentation."""
         img = self.augmented(img, draws)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and img.requires_grad):
-            taps = self._frozen[0](img)
-        return [self.head(taps, c)]
+        with torch.autocast(img.device.type, enabled=False):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and img.requires_grad):
+                taps = self._frozen[0](img)
+            return [self.head(taps, c)]

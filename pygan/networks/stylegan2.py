@@ -48,7 +48,8 @@ class Spec:
     style_mixing: float = 0.9
     """Probability that a training batch takes its later layers' styles from other latents."""
     mbstd_group: int | None = 4
-    """Samples over which the minibatch standard deviation is taken; null: the batch."""
+    """Samples over which the minibatch standard deviation is taken; null: all that D sees at once, which are real and
+    generated pictures together in its own step."""
     mbstd_channels: int = 1
     """Feature maps of minibatch standard deviation; 0: none."""
     conditional: bool = False
@@ -389,7 +390,10 @@ class DiscriminatorEpilogue(nn.Module):
         if self.fromrgb is not None:
             x = x + self.fromrgb(img.float())
         if self.mbstd_channels:
-            x = minibatch_std(x, self.mbstd_group, self.mbstd_channels)
+            group = self.mbstd_group
+            if group is not None and not self.training:  # batches of any size can be judged
+                group = max(size for size in range(1, group + 1) if x.shape[0] % size == 0)
+            x = minibatch_std(x, group, self.mbstd_channels)
         return self.fc(self.conv(x).flatten(1))
 
 

@@ -196,17 +196,13 @@ def _decide_D(run: Run, step: Step) -> Tensor:
     """Return D's loss: every head's logits of the real and of the generated pictures, seen in one batch."""
     with torch.no_grad():
         _generate(step)
-    index = torch.cat([2 * step.index, 2 * step.index + 1])
     step.real_logits, step.gen_logits = [], []
     for i, d in players(step):
-        real_img, real_c = d.real(step, step.draws(f"deceive/{i}"))
-        img = channels_last(torch.cat([real_img, step.gen_img]))
-        c = None if real_c is None else torch.cat([real_c, step.gen_c])
-        heads = d(img, c, Draws(step.seed, f"augment/{i}/D", index))
-        halves = [logits.float().chunk(2, dim=-1) for logits in heads]
-        d.observe([real for real, _ in halves])
-        step.real_logits += [real for real, _ in halves]
-        step.gen_logits += [gen for _, gen in halves]
+        heads = [logits.float() for logits in d(*d.pair(step, i))]
+        real_logits = [logits[..., 0::2] for logits in heads]
+        d.observe(real_logits)
+        step.real_logits += real_logits
+        step.gen_logits += [logits[..., 1::2] for logits in heads]
     logits = zip(_objectives(step), step.real_logits, step.gen_logits, strict=True)
     return sum(objective.D(real, gen) for objective, real, gen in logits)
 

@@ -55,16 +55,22 @@ def mean_logits(D: nn.ModuleList, pictures: dict[str, tuple[Tensor, Tensor | Non
 
     Keys are `logits/<set>` for the base discriminator and `head/<network>/<set>` for the others. A discriminator that
     generalizes scores held-out pictures like training pictures; one that memorizes scores them like generated ones.
-    All sets go through D as one batch, because heads may standardize their features over it.
+    A discriminator that compares the pictures of a batch is shown all sets as one.
     """
-    sizes = [len(img) for img, _ in pictures.values()]
-    img = torch.cat([img for img, _ in pictures.values()])
-    labels = [c for _, c in pictures.values() if c is not None]
     D.eval()
     result = {}
     for i, d in enumerate(D):
-        for head, logits in zip(d.heads, d(img, torch.cat(labels) if labels else None, None), strict=True):
-            for name, part in zip(pictures, logits.split(sizes, dim=-1), strict=True):
-                result[f"logits/{name}" if i == 0 else f"head/{head}/{name}"] = float(part.mean())
+        shown = _shown_together(d, pictures) if d.compares else {k: d(*v, None) for k, v in pictures.items()}
+        for name, heads in shown.items():
+            for head, logits in zip(d.heads, heads, strict=True):
+                result[f"logits/{name}" if i == 0 else f"head/{head}/{name}"] = float(logits.mean())
     D.train()
     return result
+
+
+def _shown_together(d: nn.Module, pictures: dict[str, tuple[Tensor, Tensor | None]]) -> dict[str, list[Tensor]]:
+    """Return the logits of every head on every set, all sets being one batch."""
+    labels = [c for _, c in pictures.values() if c is not None]
+    heads = d(torch.cat([img for img, _ in pictures.values()]), torch.cat(labels) if labels else None, None)
+    parts = [logits.split([len(img) for img, _ in pictures.values()], dim=-1) for logits in heads]
+    return {name: [part[k] for part in parts] for k, name in enumerate(pictures)}

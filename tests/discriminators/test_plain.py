@@ -5,8 +5,11 @@ import torch
 from torch import nn
 
 from pygan.augment.ada import ADA
+from pygan.context import Context, Step
 from pygan.discriminators.plain import Plain
 from pygan.draws import Draws
+from pygan.losses import OBJECTIVES
+from pygan.spec import load_spec
 
 
 class Mean(nn.Module):
@@ -36,3 +39,34 @@ def test_an_adaptive_augmentation_hears_every_head_and_is_part_of_the_state():
     assert player.state_dict()["augment.sign_count"] == player.state_dict()["augment.sign_sum"] == 12
     assert player.adapt(0, 64)["p"].item() == pytest.approx(0.064)
     assert player.state_dict()["augment.p"].item() == pytest.approx(0.064)
+
+
+def test_real_and_generated_pictures_share_a_batch_but_no_minibatch_deviation():
+    """StyleGAN2's logits of the pair are those of either kind alone, whose groups are then the published ones."""
+    torch.manual_seed(0)
+    base = load_spec("pygan.networks", {"kind": "stylegan2", "channel_base": 64, "channel_max": 8, "mbstd_group": 2})
+    player = Plain(base.discriminator(Context(resolution=16))).train()
+    step = Step(
+        phase="D",
+        step=0,
+        nimg=4,
+        G=nn.Identity(),
+        D=nn.ModuleList([player]),
+        objective=OBJECTIVES["hinge"],
+        index=torch.arange(4),
+        seed=0,
+        real_img=torch.randn(4, 3, 16, 16),
+        gen_img=torch.randn(4, 3, 16, 16) * 3,
+    )
+    (logits,) = player(*player.pair(step, 0))
+    for part, img in ((logits[0::2], step.real_img), (logits[1::2], step.gen_img)):
+        torch.testing.assert_close(part, player(img, None, None)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_judged_batch_may_have_any_size():
+    base = load_spec("pygan.networks", {"kind": "stylegan2", "channel_base": 64, "channel_max": 8, "mbstd_group": 4})
+    player = Plain(base.discriminator(Context(resolution=16))).eval()
+    img = torch.randn(6, 3, 16, 16)
+    assert player(img, None, None)[0].shape == (6,)
+    with pytest.raises(ValueError, match="a batch of 6 does not divide into groups of 4"):
+        player.train()(img, None, None)

@@ -75,10 +75,11 @@ def test_with_classes_the_shift_is_that_of_weight_plus_embedding():
     step = make_step("D", BASES["sngan"], conditional=True, double=True)
     with still_buffers(step.D):
         logit = step.D[0].network.logit
-        weights = logit.linear.weight + logit.embed(torch.cat([step.real_c, step.gen_c]))
-    shift = 0.02 * weights.abs().sum(1)
-    assert len(set(shift.tolist())) > 1
-    expected = step.objective.D(step.real_logits[0] - shift[:N], step.gen_logits[0] + shift[N:])
+        real_shift, gen_shift = (
+            0.02 * (logit.linear.weight + logit.embed(c)).abs().sum(1) for c in (step.real_c, step.gen_c)
+        )
+    assert len(set(real_shift.tolist())) > 1
+    expected = step.objective.D(step.real_logits[0] - real_shift, step.gen_logits[0] + gen_shift)
     torch.testing.assert_close(term(gamma=0.02, sides=("D",))(step), expected, rtol=1e-12, atol=1e-12)
 
 

@@ -18,6 +18,7 @@ CONFIG = {
     "seed": 0,
     "subset": None,
     "sampling": "natural",
+    "mirror": False,
     "gen_labels": "natural",
     "base": {"kind": "dcgan", "z_dim": 8, "g_channels": 4, "d_channels": 4, "conditional": True},
     "loss": "hinge",
