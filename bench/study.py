@@ -1,9 +1,12 @@
-"""The numbers of a finished default study beside its time gate.
+"""The numbers of a finished study, the default one beside its time gate.
 
     time make reproduce        # in a fresh clone
-    python bench/study.py SECONDS [--summary results/report/summary.json] [--out bench]
+    python bench/study.py --machine WORDS --seconds SECONDS
 
-SECONDS is the wall time of the whole command, set-up included. Writes study.json and study.md.
+    snakemake --cores all reproduce --configfile config/bases.yaml
+    python bench/study.py --machine WORDS --study bases
+
+SECONDS is the wall time of `make reproduce`, set-up included. Writes STUDY.json and STUDY.md.
 """
 
 import argparse
@@ -16,23 +19,27 @@ GATE_SECONDS = 25 * 60
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("seconds", type=float)
     parser.add_argument("--machine", required=True, help="processor and cores in words")
-    parser.add_argument("--summary", type=Path, default=Path("results/report/summary.json"))
+    parser.add_argument("--seconds", type=float, help="wall time of `make reproduce`")
+    parser.add_argument("--study", default="study", help="file in config/ without its suffix; `study`: the default one")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     arguments = parser.parse_args()
-    summary = json.loads(arguments.summary.read_text())
+    default = arguments.study == "study"
+    if default and arguments.seconds is None:
+        parser.error("--seconds: the default study has a time gate")
+    results = Path("results") if default else Path("results") / arguments.study
+    command = f"snakemake --cores all reproduce --configfile config/{arguments.study}.yaml"
     result = {
-        "command": "make reproduce",
+        "command": "make reproduce" if default else command,
         "machine": arguments.machine,
-        "seconds": arguments.seconds,
-        "gate_seconds": GATE_SECONDS,
-        "within_gate": arguments.seconds <= GATE_SECONDS,
-        "study": summary,
+        "study": json.loads((results / "report" / "summary.json").read_text()),
     }
+    if default:
+        result |= {"seconds": arguments.seconds, "gate_seconds": GATE_SECONDS}
+        result["within_gate"] = arguments.seconds <= GATE_SECONDS
     table = as_table(result)
-    (arguments.out / "study.json").write_text(json.dumps(result, indent=1) + "\n")
-    (arguments.out / "study.md").write_text(table)
+    (arguments.out / f"{arguments.study}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (arguments.out / f"{arguments.study}.md").write_text(table)
     print(table, end="")
 
 
@@ -40,12 +47,14 @@ def as_table(result: dict[str, Any]) -> str:
     """Return the Markdown of a result."""
     study = result["study"]
     names = list(study["runs"][0]["metrics"])
-    lines = [
-        "# The default study",
-        "",
-        f"`make reproduce` in a fresh clone on {result['machine']}:",
-        f"{result['seconds'] / 60:.1f} minutes, set-up included.",
-        f"Gate: {result['gate_seconds'] / 60:.0f} minutes, {'met' if result['within_gate'] else '**missed (red)**'}.",
+    lines = [f"# {study['name']}", "", f"`{result['command']}` on {result['machine']}."]
+    if "seconds" in result:
+        verdict = "met" if result["within_gate"] else "**missed (red)**"
+        lines += [
+            f"In a fresh clone: {result['seconds'] / 60:.1f} minutes, set-up included.",
+            f"Gate: {result['gate_seconds'] / 60:.0f} minutes, {verdict}.",
+        ]
+    lines += [
         "",
         "| run | seeds | " + " | ".join(names) + " | training seconds a seed |",
         "|---|---|" + "---|" * (len(names) + 1),
@@ -57,7 +66,8 @@ def as_table(result: dict[str, Any]) -> str:
     for anchor in study["anchors"]:
         cells = [_cell(anchor["metrics"][name]) for name in names]
         lines.append(f"| *{anchor['subject']}* | | {' | '.join(cells)} | |")
-    lines += ["", "| claim | effect (95 % interval) | minimum effect | verdict |", "|---|---|---|---|"]
+    if study["claims"]:
+        lines += ["", "| claim | effect (95 % interval) | minimum effect | verdict |", "|---|---|---|---|"]
     for claim in study["claims"]:
         interval = "" if claim["ci95"] is None else f" ({claim['ci95'][0]:.1f} to {claim['ci95'][1]:.1f})"
         lines.append(
