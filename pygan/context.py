@@ -69,9 +69,13 @@ class Step:
     real_logits: list[Tensor] | None = None
     gen_logits: list[Tensor] | None = None
 
-    def due(self, every: int) -> bool:
-        """True on every `every`-th step, the first one excluded."""
-        return self.step % every == every - 1
+    def players(self) -> list[tuple[int, nn.Module]]:
+        """The discriminators that have joined the game, with their places in `D`."""
+        return [(i, d) for i, d in enumerate(self.D) if self.nimg > d.warmup_nimg]
+
+    def objectives(self) -> list[Objective]:
+        """What each head of the players plays for, in the order of the logits."""
+        return [objective for _, d in self.players() for objective in d.objectives(self.objective)]
 
     def draws(self, stream: str) -> Draws:
         """Random draws for this batch's samples, named after `stream` and the phase."""
@@ -88,7 +92,7 @@ class Regularizer(Protocol):
     phases: tuple[str, ...]
     """Subset of ("D", "G")."""
     every: int
-    """Evaluated on every `every`-th step and weighted by `every` (lazy regularization)."""
+    """Evaluated on every `every`-th step, last of its round, and weighted by `every` (lazy regularization)."""
 
     def __call__(self, step: Step) -> Tensor:
         """Return the scalar penalty to add to the loss of `step.phase`."""

@@ -189,9 +189,7 @@ def squared_mean_distance(x: Tensor, mean: Tensor) -> Tensor:
 
 def adversarial_loss(step: Step) -> Tensor:
     """Return G's loss of the step without any term, over the heads of the players that have joined."""
-    players = [d for d in step.D if step.nimg > d.warmup_nimg]
-    objectives = [objective for d in players for objective in d.objectives(step.objective)]
-    return sum(objective.G(gen) for objective, gen in zip(objectives, step.gen_logits, strict=True))
+    return sum(objective.G(gen) for objective, gen in zip(step.objectives(), step.gen_logits, strict=True))
 
 
 def _gradient_norm(loss: Tensor, weights: list[Tensor]) -> Tensor:

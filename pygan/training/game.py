@@ -166,16 +166,6 @@ class Side:
         self.masked.zero_weights()
 
 
-def players(step: Step) -> list[tuple[int, nn.Module]]:
-    """Return the discriminators that have joined the game, with their places in the list."""
-    return [(i, d) for i, d in enumerate(step.D) if step.nimg > d.warmup_nimg]
-
-
-def _objectives(step: Step) -> list[Objective]:
-    """Return one objective per head of the players."""
-    return [objective for _, d in players(step) for objective in d.objectives(step.objective)]
-
-
 def _see_D(run: Run, step: Step) -> None:
     """Real pictures, and what generated ones are made from."""
     step.real_img, step.real_c = pictures(run.batch, step.index)
@@ -197,13 +187,13 @@ def _decide_D(run: Run, step: Step) -> Tensor:
     with torch.no_grad():
         _generate(step)
     step.real_logits, step.gen_logits = [], []
-    for i, d in players(step):
+    for i, d in step.players():
         heads = [logits.float() for logits in d(*d.pair(step, i))]
         real_logits = [logits[..., 0::2] for logits in heads]
         d.observe(real_logits)
         step.real_logits += real_logits
         step.gen_logits += [logits[..., 1::2] for logits in heads]
-    logits = zip(_objectives(step), step.real_logits, step.gen_logits, strict=True)
+    logits = zip(step.objectives(), step.real_logits, step.gen_logits, strict=True)
     return sum(objective.D(real, gen) for objective, real, gen in logits)
 
 
@@ -211,9 +201,9 @@ def _decide_G(run: Run, step: Step) -> Tensor:
     """Return G's loss: what every head says of fresh pictures."""
     _generate(step)
     step.gen_logits = [
-        logits.float() for i, d in players(step) for logits in d(step.gen_img, step.gen_c, step.draws(f"augment/{i}"))
+        logits.float() for i, d in step.players() for logits in d(step.gen_img, step.gen_c, step.draws(f"augment/{i}"))
     ]
-    return sum(objective.G(logits) for objective, logits in zip(_objectives(step), step.gen_logits, strict=True))
+    return sum(objective.G(logits) for objective, logits in zip(step.objectives(), step.gen_logits, strict=True))
 
 
 _PHASES = {"D": (_see_D, _decide_D), "G": (_see_G, _decide_G)}
