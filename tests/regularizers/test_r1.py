@@ -44,10 +44,3 @@ def test_value_and_gradient_of_a_quadratic():
     value.backward()
     torch.testing.assert_close(step.D[0].network.a.grad, 6 * energy)  # d/da of a^2 E|x|^2
     assert img.grad is None
-
-
-def test_due_once_in_every_interval():
-    steps = [make_step(torch.zeros(1, 3, 4, 4)) for _ in range(24)]
-    for number, step in enumerate(steps):
-        step.step = number
-    assert [s.step for s in steps if s.due(8)] == [7, 15, 23]

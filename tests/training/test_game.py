@@ -71,6 +71,21 @@ def test_a_lazy_term_makes_a_move_of_its_own_and_adam_is_corrected():
     assert side_of(tiny_run(), "G", replace(SPEC, lazy="separate")).optimizer.param_groups[0]["lr"] == 1e-3
 
 
+def test_a_term_is_due_once_in_every_interval():
+    class Noting(nn.Module):
+        phases, every, steps = ("D",), 3, []
+
+        def forward(self, step):
+            self.steps.append(step.step)
+            return step.real_img.sum() * 0
+
+    term = Noting()
+    side = side_of(tiny_run(regularizers=[term]), "D", SPEC)
+    for number in range(7):
+        side.move(number, 4 * number + 4, torch.arange(4))
+    assert term.steps == [2, 5]
+
+
 def test_the_average_of_two_moves_is_the_gradient_of_their_sum():
     """The merged move follows the game plus `every` times the term; apart, the same gradients come one by one."""
     plain, with_term = (
