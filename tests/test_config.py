@@ -43,7 +43,7 @@ def test_the_schema_file_is_the_one_of_the_code() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=pytest.mark.slow if path.parent.name == "paper" else ()) for path in SHIPPED],
+    [pytest.param(path, marks=() if path.stem in ("config", "smoke") else pytest.mark.slow) for path in SHIPPED],
     ids=lambda path: path.stem,
 )
 def test_snakemake_fills_in_the_same_defaults(path: Path) -> None:

@@ -235,6 +235,7 @@ def test_the_time_is_estimated_from_the_first_steps(monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_what_stops_it_before_anything_is_computed(pictures, tmp_path, monkeypatch):
     def run(*options: str) -> tuple[int, str]:
         arguments = ["train", str(pictures), "--out", str(tmp_path / "run"), *options]

@@ -94,7 +94,13 @@ def test_rules_are_linted_and_formatted() -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "config").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(path.name, marks=() if path.name in ("config.yaml", "smoke.yaml") else pytest.mark.slow)
+        for path in sorted((ROOT / "config").glob("*.yaml"))
+    ],
+)
 def test_every_shipped_study_is_planned(name: str, tmp_path: Path) -> None:
     folder = install(tmp_path / "tree")
     found = jobs(snakemake(folder, "--dry-run", "--configfile", f"config/{name}"))
@@ -105,6 +111,7 @@ def test_every_shipped_study_is_planned(name: str, tmp_path: Path) -> None:
     assert found["report"] == 1
 
 
+@pytest.mark.slow
 def test_a_config_file_replaces_the_default_one(finished: Path, tmp_path: Path) -> None:
     values = configuration(finished)
     values["runs"] = {"base": values["runs"]["base"]}
@@ -115,6 +122,7 @@ def test_a_config_file_replaces_the_default_one(finished: Path, tmp_path: Path) 
     assert not any("ticket" in job or "vision_aided" in job for job in found)
 
 
+@pytest.mark.slow
 def test_rounds_and_seeds_unroll(study: Path) -> None:
     values = configuration(study)
     values["seeds"], values["output"] = [0, 1], "results/rounds"
@@ -125,6 +133,7 @@ def test_rounds_and_seeds_unroll(study: Path) -> None:
     assert found["train_ticket_round1"] == found["train_ticket_round2"] == found["train_ticket"] == 2
 
 
+@pytest.mark.slow
 def test_controls_read_the_last_mask_of_the_ticket_they_follow(study: Path) -> None:
     values = configuration(study)
     values["output"], values["runs"]["ticket"]["ticket"]["rounds"] = "results/controls", 2
@@ -202,16 +211,19 @@ def test_comments_docstrings_touches_and_unused_methods_rerun_nothing(study: Pat
     assert plan(study) == set()
 
 
+@pytest.mark.slow
 def test_pruning_code_reruns_pruning_and_what_follows(study: Path) -> None:
     change_code(study / "pygan" / "pruning" / "lottery.py")
     assert plan(study) == {"prune_round ticket", "train_ticket", "select ticket", "evaluate ticket", "report"}
 
 
+@pytest.mark.slow
 def test_a_reported_metric_reruns_evaluations_and_report(study: Path) -> None:
     change_code(study / "pygan" / "metrics" / "prdc.py")
     assert plan(study) == EVALUATED | ANCHORS | {"report"}
 
 
+@pytest.mark.slow
 def test_the_selecting_metric_reruns_selection_too(study: Path) -> None:
     change_code(study / "pygan" / "metrics" / "kid.py")
     selected = {"select base", "select ticket", "select vision_aided"}
@@ -230,6 +242,7 @@ def test_a_new_run_runs_alone(study: Path) -> None:
     assert plan(study) == {"train_diffaug", "select diffaug", "evaluate diffaug", "report"}
 
 
+@pytest.mark.slow
 def test_theory_joins_a_study_alone(study: Path) -> None:
     values = configuration(study)
     values["theory"] = {"images": {"dataset": "land"}}
@@ -245,6 +258,7 @@ def test_swapped_values_are_seen(study: Path) -> None:
     assert plan(study) == {"train_ticket", "select ticket", "evaluate ticket", "report"}
 
 
+@pytest.mark.slow
 def test_a_changed_kernel_reruns_training_but_no_data(study: Path) -> None:
     kernel = next(path for path in sources(study) if path.suffix == ".cpp")
     kernel.write_text(kernel.read_text() + "\n")
@@ -253,6 +267,7 @@ def test_a_changed_kernel_reruns_training_but_no_data(study: Path) -> None:
     assert not {job for job in found if job.startswith(("prepare_data", "reference"))}
 
 
+@pytest.mark.slow
 def test_a_method_reruns_the_runs_that_use_it(study: Path) -> None:
     change_code(study / "pygan" / "augment" / "diffaug.py")
     found = plan(study)

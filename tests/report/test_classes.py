@@ -116,7 +116,7 @@ def test_the_run_that_reported_singular_values_has_a_section(study):
     assert "coast, desert, snow" in section.plots[0].alt
 
 
-@pytest.mark.parametrize("classes", [False, True])
+@pytest.mark.parametrize("classes", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_page_has_the_section_only_where_there_are_classes(tmp_path, classes):
     files = write_study(tmp_path / "study")
     if classes:

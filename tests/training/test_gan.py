@@ -60,6 +60,7 @@ def test_pruned_weights_are_zero_in_every_snapshot(tmp_path):
             assert (tensors[name][mask] != 0).all()
 
 
+@pytest.mark.slow
 def test_masks_of_a_spectrally_normalized_D_are_exact_after_an_interruption(tmp_path):
     """The checkpoint at 32 images of a shorter run is continued; whole and continued run end with the same bits."""
     base = {"kind": "sngan", "z_dim": 8, "g_channels": 4, "d_channels": 4}
