@@ -5,6 +5,7 @@ al., CVPR 2020 (arXiv 1912.04958). Values and state names as in `pygan.networks.
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from pygan.ops import bias_act, conv2d_resample, setup_filter
 from pygan.ops.bias_act import ACTIVATIONS
+
+Architecture = Literal["orig", "skip", "resnet"]
+"""How the resolutions of a network are joined."""
 
 
 class FullyConnected(nn.Module):

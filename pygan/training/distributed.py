@@ -50,9 +50,9 @@ class Ranks:
     @torch.no_grad()
     def mean_(self, tensors: Iterable[Tensor]) -> None:
         """Replace floating-point tensors by their means over the processes; equal values keep their bits."""
-        tensors = [tensor for tensor in tensors if tensor.is_floating_point()]
-        if self.size == 1 or not tensors:
+        if self.size == 1:
             return
+        tensors = [tensor for tensor in tensors if tensor.is_floating_point()]
         flat = torch.cat([tensor.flatten().double() for tensor in tensors])
         dist.all_reduce(flat)
         for tensor, mean in zip(tensors, (flat / self.size).split([t.numel() for t in tensors]), strict=True):

@@ -125,8 +125,9 @@ def train(
             now = time.monotonic()
             rate = (nimg - tick_nimg) / (now - tick_start)
             fields = {"step": number + 1, "seconds": now - started, "img_per_sec": rate, **ranks.mean(terms)}
-            logits = mean_logits(D, {**monitor, "generated": (step_G.gen_img.detach(), step_G.gen_c)})
-            stats.write(nimg, **fields, **logits, **_numbers(run.regularizers))
+            if ranks.is_first:
+                logits = mean_logits(D, {**monitor, "generated": (step_G.gen_img.detach(), step_G.gen_c)})
+                stats.write(nimg, **fields, **logits, **_numbers(run.regularizers))
             tick_start, tick_nimg = time.monotonic(), nimg
         if nimg in spec.snapshots and ranks.is_first:
             _snapshot(run, spec, state, average, nimg, out_dir)

@@ -13,7 +13,9 @@ from pygan.context import Context, Step
 from pygan.discriminators.plain import Plain
 from pygan.draws import Draws
 from pygan.losses import OBJECTIVES
-from pygan.networks.stylegan2 import Discriminator, Generator, Mapping, Spec, Synthesis, minibatch_std
+from pygan.networks.stylegan2 import Generator, Spec, Synthesis
+from pygan.networks.stylegan2_discriminator import Discriminator, minibatch_std
+from pygan.networks.stylegan2_layers import Mapping
 from pygan.regularizers import path_length
 from pygan.regularizers.r1 import R1
 
