@@ -233,8 +233,8 @@ def as_table(result: dict[str, Any]) -> str:
         f"`{result['command']}`: {facts['gpu']}, {where['processor']}, torch {facts['torch']}, CUDA {facts['cuda']}, "
         f"Python {where['python']}.",
         "",
-        "Milliseconds of a whole step of the training loop, lazy terms by their share: median of ticks of 16 steps, with",
-        "their extremes. `formulas`: the operators in plain PyTorch. `fp16 blocks`: the four highest resolutions in",
+        "Milliseconds of a whole step of the training loop, lazy terms by their share: median of ticks of 16 steps,",
+        "with extremes. `formulas`: the operators in plain PyTorch. `fp16 blocks`: the four highest resolutions in",
         "float16, as published; `fp16`, `bf16`: every forward pass under autocast. All but `fp32` use TensorFloat32.",
     ]
     for name, case in result["cases"].items():
