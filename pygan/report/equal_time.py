@@ -6,13 +6,13 @@ continues another has the other's snapshots before its own start. Scores are tho
 better: other pictures and fewer of them than in the table at equal images.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pygan.report.evidence import Paired, paired
+from pygan.report.evidence import Paired, Verdict, paired
 from pygan.report.study import Study
 from pygan.report.tables import Cell, Table
-from pygan.report.text import NONE, decimals_for, duration, interval_text, mean_of, metric_title, number
+from pygan.report.text import NONE, decimals_for, duration, interval_text, mean_of, metric_title, number, optional
 
 SLACK = 1.05
 """By which factor a snapshot may be later than the budget: two jobs that do the same differ by as much."""
@@ -70,10 +70,34 @@ def _last_within(study: Study, run: str, seed: int, budget: float) -> tuple[int,
     return max(within, default=None)
 
 
+def longer_table(study: Study, verdicts: Sequence[Verdict], colors: Mapping[str, str]) -> Table:
+    """Return, for every claim that names one, the arm against the run without the method that got as many seconds."""
+    rows = []
+    for v in verdicts:
+        claim, found = v.claim, v.equal_time
+        if claim.equal_time is None or found is None:
+            continue
+        ratio = study.seconds_ratio(claim.arm, claim.equal_time)
+        values = [list(study.values(run, claim.metric).values()) for run in (claim.arm, claim.equal_time)]
+        decimals = decimals_for([value for each in values for value in each])
+        rows.append(
+            (
+                Cell(text=claim.arm, color=colors.get(claim.arm, ""), each=f"against {claim.equal_time}"),
+                Cell(text=NONE if ratio is None else f"{ratio:.2f}\N{MULTIPLICATION SIGN}"),
+                Cell(text=metric_title(claim.metric)),
+                *(Cell(text=number(mean_of(each), decimals) if each else NONE) for each in values),
+                Cell(text=optional(found.mean, decimals), interval=interval_text(found.ci95, decimals)),
+                Cell(text=f"{len(found.seeds)} of {len(study.seeds)}"),
+            )
+        )
+    headers = ("arm", "seconds, arm by other", "measured by", "arm", "other", "improvement, 95 % interval", "seeds")
+    return Table(title="As many seconds", headers=headers, rows=tuple(rows))
+
+
 def equal_time_table(study: Study, colors: Mapping[str, str]) -> Table:
     """Return one row per pair of runs that a claim compares."""
     rows = []
-    pairs = dict.fromkeys((claim.arm, claim.against) for claim in study.claims)
+    pairs = dict.fromkeys((claim.arm, claim.against) for claim in study.claims if claim.stage == "evaluate")
     for arm, against in pairs:
         found = at_equal_time(study, arm, against)
         if not found.budgets:

@@ -170,8 +170,10 @@ def values_by_run(
         axes.grid(visible=False, axis="y")
         axes.set_title(title)
 
-    height = 0.9 + 0.3 * max(len(drawn), 3)
-    return _plot(draw, f"{title}: every seed's value, mean and 95 % interval per run", (5.2, height), _beside(drawn))
+    height = 0.68 + 0.3 * max(len(drawn), 4)
+    return _plot(
+        draw, f"{title}: every seed's value, mean and 95 % interval per run", (5.2, height), _beside(drawn, 0.26)
+    )
 
 
 def metric_against_seconds(
@@ -446,10 +448,10 @@ def _plot(
     return Plot(svg=_svg(draw, inches, margins), alt=alt)
 
 
-def _beside(names: Iterable[str]) -> tuple[float, float, float, float]:
+def _beside(names: Iterable[str], below: float = MARGINS[3]) -> tuple[float, float, float, float]:
     """Return the margins that leave room for names of rows to the left."""
     longest = max((len(name) for name in names), default=0)
-    return 0.25 + 0.072 * longest, *MARGINS[1:]
+    return 0.2 + 0.072 * longest, 0.12, 0.42, below
 
 
 def _svg(

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from pygan.report import classes, figures, overfitting, provenance, sentences, tables, theory, tickets
 from pygan.report.effect_bars import effect_bars
-from pygan.report.equal_time import equal_time_table, scored_snapshots
+from pygan.report.equal_time import equal_time_table, longer_table, scored_snapshots
 from pygan.report.evidence import MDE_DEFINITION, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Verdict
 from pygan.report.figures import Plot
 from pygan.report.rule_graph import rule_graph
@@ -83,12 +83,13 @@ def render(study: Study, verdicts: Sequence[Verdict]) -> str:
         curves=_curves(study, colors),
         main_tables=tables.main_tables(study, colors),
         metric_plots=_metric_plots(study, colors),
-        class_tables=[(t, bars) for t, bars in classes.class_tables(study, colors)],
+        class_tables=classes.class_tables(study, colors),
         class_sections=classes.class_sections(study, colors),
         claims=tables.claims_table(study, verdicts, colors),
         mde_definition=MDE_DEFINITION,
         time=tables.time_table(study, colors),
         time_sentence=sentences.time_sentence(study),
+        longer=longer_table(study, verdicts, colors),
         equal_time=equal_time_table(study, colors),
         time_plots=_time_plots(study, colors),
         image_plots=_image_plots(study, colors),
@@ -327,8 +328,8 @@ def _image_plots(study: Study, colors: Mapping[str, str]) -> list[Plot]:
 def _compared(study: Study) -> dict[str, tuple[str, ...]]:
     """Return claim id -> the runs it compares; a set of runs that another claim compared before is left out."""
     groups: dict[frozenset[str], tuple[str, tuple[str, ...]]] = {}
-    for claim in study.claims:
-        runs = tuple(dict.fromkeys(run for run in (claim.against, claim.control, claim.arm) if run))
+    for claim in (claim for claim in study.claims if claim.stage == "evaluate"):
+        runs = tuple(reversed(claim.subjects))
         groups.setdefault(frozenset(runs), (claim.id, runs))
     return dict(groups.values())
 

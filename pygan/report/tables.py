@@ -105,7 +105,7 @@ def claims_table(study: Study, verdicts: Sequence[Verdict], colors: Mapping[str,
             (
                 Cell(text=v.claim.id, each=f"{v.claim.method}; {_metric_header(v.claim.metric)}"),
                 Cell(text=v.verdict, verdict=v.verdict, each=v.reason),
-                Cell(text=v.claim.arm, color=colors[v.claim.arm], each=f"against {v.claim.against}"),
+                Cell(text=v.claim.arm, color=colors.get(v.claim.arm, ""), each=f"against {v.claim.against}"),
                 _effect_cell(v.effect, decimals),
                 Cell(text=str(len(v.effect.seeds))),
                 Cell(text=f"over {v.claim.control}: {control.text}", interval=control.interval)
@@ -136,9 +136,10 @@ def question_table(study: Study, colors: Mapping[str, str]) -> Table:
         (
             Cell(text=claim.id, each=claim.method),
             Cell(text=claim.statement),
-            Cell(text=claim.arm, color=colors[claim.arm]),
-            Cell(text=claim.against, color=colors[claim.against]),
-            Cell(text=claim.control, color=colors[claim.control]) if claim.control else Cell(text="none"),
+            *(
+                Cell(text=name or "none", color=colors.get(name or "", ""))
+                for name in (claim.arm, claim.against, claim.control)
+            ),
             Cell(text=_metric_header(claim.metric)),
             Cell(text=f"{claim.minimum_effect:g}"),
         )
