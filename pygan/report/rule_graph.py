@@ -22,7 +22,8 @@ def rule_graph(graph: Mapping[str, Any], stage_seconds: Mapping[str, tuple[float
     """Draw the rules of a study.
 
     Args:
-        graph: `jobs`, rule -> number of its jobs, and `edges`, pairs (rule, rule that takes its files).
+        graph: `jobs`, rule -> number of its jobs, rules by their first possible moment, and `edges`, pairs (rule, rule
+            that takes its files).
         stage_seconds: rule -> seconds summed over its jobs, number of jobs; rules without are drawn without.
     """
     jobs = dict(graph["jobs"])
@@ -55,18 +56,12 @@ def _without_detours(edges: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _layers(rules: list[str], edges: list[tuple[str, str]]) -> list[list[str]]:
-    """Place every rule below all it takes files from; a cycle (train, probe, train) is cut where it closes."""
-    before = {rule: [a for a, b in edges if b == rule] for rule in rules}
+    """Place every rule below all it takes files from; a cycle (train, probe, train) is cut before its first rule."""
+    place = {rule: number for number, rule in enumerate(rules)}
+    before = {rule: [a for a, b in edges if b == rule and place[a] < place[b]] for rule in rules}
     depth: dict[str, int] = {}
-
-    def visit(rule: str, path: frozenset[str]) -> int:
-        if rule not in depth:
-            above = [visit(a, path | {rule}) for a in before[rule] if a not in path | {rule}]
-            depth[rule] = 1 + max(above, default=-1)
-        return depth[rule]
-
     for rule in rules:
-        visit(rule, frozenset())
+        depth[rule] = 1 + max((depth[a] for a in before[rule]), default=-1)
     layers: list[list[str]] = [[] for _ in range(max(depth.values(), default=0) + 1)]
     for rule in rules:
         layers[depth[rule]].append(rule)
