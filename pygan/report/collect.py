@@ -30,8 +30,8 @@ def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> 
         config: `name`, `seeds`, `runs` and, where the study has them, `datasets`, `claims` and the other sections of
             the config file.
         inputs: lists of files by name: run_json, stats, samples, metrics, anchors, probe, prune, selected,
-            theory, diffusion, contact_sheet, manifest, benchmarks (files, or folders searched for them). A name may be absent; a
-            benchmark file may be missing.
+            theory, diffusion, contact_sheet, manifest, benchmarks (files, or folders searched for them). A name may be
+            absent; a benchmark file may be missing.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -64,7 +64,7 @@ def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> 
     study.contact_sheets = {path.parent.name: _existing(path) for path in inputs.get("contact_sheet", ())}
     study.manifests = {path.parent.name: read_json(path) for path in inputs.get("manifest", ())}
     study.theory = next((read_json(path) for path in inputs.get("theory", ())), None)
-    study.diffusion = next((read_json(path) for path in inputs.get("diffusion", ())), None)
+    study.diffusion = [read_json(path) for path in inputs.get("diffusion", ())]
     study.stage_seconds = _stage_seconds(inputs.get("benchmarks", ()))
     _check_unique(study.evaluations)
     _check_diffusion_claims(study)
@@ -143,9 +143,12 @@ def _claim(entry: Mapping[str, Any], runs: Mapping[str, Any]) -> Claim:
 
 def _check_diffusion_claims(study: Study) -> None:
     """Raise `ValueError` where a claim names a subject or metric that the finished stage does not have."""
-    if study.diffusion is None:
+    if not study.diffusion:
         return
-    numbers = study.diffusion.get("numbers") or {}
+    numbers: dict[str, dict[str, None]] = {}
+    for record in study.diffusion:
+        for subject, found in record.get("numbers", {}).items():
+            numbers.setdefault(subject, {}).update(dict.fromkeys(found))
     for claim in (claim for claim in study.claims if claim.stage == "diffusion"):
         for subject in claim.subjects:
             if claim.metric not in numbers.get(subject, {}):

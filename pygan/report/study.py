@@ -104,8 +104,8 @@ class Study:
     """By dataset."""
     theory: dict[str, Any] | None = None
     """`theory.json` as it is; None: the study has no theory."""
-    diffusion: dict[str, Any] | None = None
-    """`diffusion.json` as it is, whose `numbers` hold subject -> metric -> seed -> value; None: the study has none."""
+    diffusion: list[dict[str, Any]] = field(default_factory=list)
+    """Records of the study of diffusion models; `numbers` of a record hold subject -> metric -> value of its `seed`."""
     stage_seconds: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Stage -> seconds summed over its jobs, number of jobs."""
 
@@ -122,8 +122,8 @@ class Study:
         if subject is None:
             return {}
         if claim.stage == "diffusion":
-            numbers = (self.diffusion or {}).get("numbers") or {}
-            return {int(seed): float(v) for seed, v in numbers.get(subject, {}).get(claim.metric, {}).items()}
+            found = ((record, record.get("numbers", {}).get(subject, {})) for record in self.diffusion)
+            return {record["seed"]: numbers[claim.metric] for record, numbers in found if claim.metric in numbers}
         return self.values(subject, claim.metric)
 
     def metric_names(self) -> list[str]:
