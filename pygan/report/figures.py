@@ -207,7 +207,7 @@ def metric_against_seconds(
         axes.set_title(title)
         axes.legend(loc="best")
 
-    return _plot(draw, f"{title}: one dot per seed of {', '.join(drawn)}", (5.2, 3.0))
+    return _plot(draw, f"{title}: one dot per seed of {', '.join(drawn)}", (4.6, 3.0))
 
 
 def lines_against_seconds(
@@ -230,7 +230,7 @@ def lines_against_seconds(
         axes.set_title(title)
         axes.legend(loc="best")
 
-    return _plot(draw, f"{title}: one line per seed of {', '.join(drawn)}", (5.2, 3.0))
+    return _plot(draw, f"{title}: one line per seed of {', '.join(drawn)}", (4.6, 3.0))
 
 
 def lines_over_images(title: str, ylabel: str, lines: Mapping[str, Curves], colors: Mapping[str, str]) -> Plot | None:
@@ -303,7 +303,7 @@ def dumbbells(
         axes.set_title(title, pad=19)
         axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.2, columnspacing=1.2)
 
-    return _plot(draw, f"{title} of {', '.join(values)}", (5.6, 1.0 + 0.3 * max(len(values), 3)), _beside(values))
+    return _plot(draw, f"{title} of {', '.join(values)}", (4.8, 1.0 + 0.27 * max(len(values), 3)), _beside(values))
 
 
 def class_bars(
