@@ -24,7 +24,7 @@ ROWS = (
         "pygan.ops",
     ),
     ("pygan.data", "pygan.networks", "pygan.features", "pygan.augment", "pygan.losses"),
-    ("pygan.discriminators", "pygan.regularizers", "pygan.pruning"),
+    ("pygan.discriminators", "pygan.regularizers", "pygan.pruning", "pygan.diffusion"),
     (
         "pygan.checkpoint",
         "pygan.sampling",
