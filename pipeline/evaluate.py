@@ -43,7 +43,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         names = tuple(metadata["class_names"])
         labels = Labels(real=features["test.labels"], gen=gen_c, names=names, train_counts=tuple(train_counts))
     built = [load_spec("pygan.metrics", m, f"evaluate.metrics.{i}").build() for i, m in enumerate(config["metrics"])]
-    metrics = measure(built, network.name, features["test"], gen, labels)
+    metrics = measure(built, network.name, features["test"], gen, labels=labels)
     write_json(
         out / "metrics.json",
         {

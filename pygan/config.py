@@ -174,17 +174,21 @@ class Claim:
     """A kind that the arm uses."""
     statement: str
     arm: str
-    """Run that uses the method."""
+    """Run that uses the method; with `stage: diffusion`, a subject of that stage's `numbers`."""
     against: str
-    """Run it is compared with."""
+    """What it is compared with."""
     metric: str
-    """A number of `evaluate`, for example fd_mobilenet_v2."""
+    """A number of `evaluate`, for example fd_mobilenet_v2; with `stage: diffusion`, one of that stage."""
     direction: Literal["lower", "higher"]
     """Which values are better."""
     minimum_effect: float = Field(gt=0)
     """Smallest improvement worth having, in units of the metric."""
     control: str | None = None
     """Run with everything of the arm but the idea itself; null: none."""
+    equal_time: str | None = None
+    """Run without the method that trains as many seconds as the arm; told beside the verdict. null: none."""
+    stage: Literal["evaluate", "diffusion"] = "evaluate"
+    """Whose numbers it is about: those of runs, or those of the section `diffusion`."""
 
 
 @spec

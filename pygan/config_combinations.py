@@ -348,16 +348,22 @@ def _check_anchors(study: Study) -> None:
 
 def _check_claims(study: Study) -> None:
     ids = [claim.id for claim in study.claims]
-    names = {name: None for name in measured_names(study)} if study.claims else {}
+    of_runs = any(claim.stage == "evaluate" for claim in study.claims)
+    names = {name: None for name in measured_names(study)} if of_runs else {}
     for place, claim in enumerate(study.claims):
         key = f"claims.{place}"
         if claim.id in ids[:place]:
             raise ConfigError(f"{key}.id: {claim.id!r} is there twice")
-        for field in ("arm", "against", "control"):
+        for field in ("against", "control", "equal_time"):
+            if getattr(claim, field) == claim.arm:
+                raise ConfigError(f"{key}.{field}: {claim.arm!r} cannot be compared with itself")
+        if claim.stage == "diffusion":
+            if getattr(study, "diffusion", None) is None:
+                raise ConfigError(f"{key}.stage: got diffusion, but the study has no section `diffusion`")
+            continue
+        for field in ("arm", "against", "control", "equal_time"):
             if (run := getattr(claim, field)) is not None:
                 _known(f"{key}.{field}", run, study.runs)
-        if claim.arm == claim.against:
-            raise ConfigError(f"{key}.against: {claim.arm!r} cannot be compared with itself")
         if study.runs[claim.arm].dataset != study.runs[claim.against].dataset:
             raise ConfigError(f"{key}.against: {claim.against} has another data set than {claim.arm}")
         _known(f"{key}.method", claim.method, {kind: None for kind in _methods(study.runs[claim.arm])})

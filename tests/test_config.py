@@ -202,6 +202,12 @@ def stages(old: int, new: int) -> Edit:
         (at("anchors.real", "sea"), "anchors.real: got 'sea', expected one of land"),
         (at("claims.0.arm", "vision"), "claims.0.arm: got 'vision', did you mean 'vision_aided'?"),
         (at("claims.0.against", "vision_aided"), "claims.0.against: 'vision_aided' cannot be compared with itself"),
+        (
+            at("claims.0.equal_time", "vision_aided"),
+            "claims.0.equal_time: 'vision_aided' cannot be compared with itself",
+        ),
+        (at("claims.0.equal_time", "longer"), "claims.0.equal_time: got 'longer', expected one of base, ticket"),
+        (at("claims.0.stage", "diffusion"), "claims.0.stage: got diffusion, but the study has no section `diffusion`"),
         (at("claims.0.method", "lottery"), "claims.0.method: got 'lottery', expected one of"),
         (at("claims.0.metric", "fd_mobilenet"), "claims.0.metric: got 'fd_mobilenet', did you mean 'fd_mobilenet_v2'?"),
     ],

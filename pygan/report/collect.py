@@ -27,7 +27,7 @@ def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> 
         config: `name`, `seeds`, `runs` and, where the study has them, `datasets`, `claims` and the other sections of
             the config file.
         inputs: lists of files by name: run_json, stats, samples, metrics, anchors, probe, prune, selected,
-            theory, contact_sheet, manifest, benchmarks (files, or folders searched for them). A name may be absent; a
+            theory, diffusion, contact_sheet, manifest, benchmarks (files, or folders searched for them). A name may be absent; a
             benchmark file may be missing.
 
     Raises:
@@ -61,8 +61,10 @@ def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> 
     study.contact_sheets = {path.parent.name: _existing(path) for path in inputs.get("contact_sheet", ())}
     study.manifests = {path.parent.name: read_json(path) for path in inputs.get("manifest", ())}
     study.theory = next((read_json(path) for path in inputs.get("theory", ())), None)
+    study.diffusion = next((read_json(path) for path in inputs.get("diffusion", ())), None)
     study.stage_seconds = _stage_seconds(inputs.get("benchmarks", ()))
     _check_unique(study.evaluations)
+    _check_diffusion_claims(study)
     check_protocols(study)
     return study
 
@@ -94,8 +96,7 @@ def check_protocols(study: Study) -> None:
             if (evaluation.dataset, metric) in first:
                 _check_pair(first[evaluation.dataset, metric], evaluation, metric, real=True)
     for claim in study.claims:
-        measured = [e for run in (claim.arm, claim.against, claim.control) if run for e in study.of_run(run)]
-        measured = [e for e in measured if claim.metric in e.metrics]
+        measured = [e for run in claim.subjects for e in study.of_run(run) if claim.metric in e.metrics]
         for evaluation in measured[1:]:
             _check_pair(measured[0], evaluation, claim.metric, real=False)
 
@@ -128,11 +129,23 @@ def _claim(entry: Mapping[str, Any], runs: Mapping[str, Any]) -> Claim:
         claim = Claim(**entry)
     except TypeError as error:
         raise ValueError(f"claims.{entry.get('id', '?')}: {error}") from error
-    for key in ("arm", "against", "control"):
+    for key in ("arm", "against", "control", "equal_time") if claim.stage == "evaluate" else ():
         run = getattr(claim, key)
         if run is not None and run not in runs:
             raise ValueError(f"claims.{claim.id}.{key}: got {run!r}, expected one of {', '.join(runs)}")
     return claim
+
+
+def _check_diffusion_claims(study: Study) -> None:
+    """Raise `ValueError` where a claim names a subject or metric that the finished stage does not have."""
+    if study.diffusion is None:
+        return
+    numbers = study.diffusion.get("numbers") or {}
+    for claim in (claim for claim in study.claims if claim.stage == "diffusion"):
+        for subject in claim.subjects:
+            if claim.metric not in numbers.get(subject, {}):
+                known = ", ".join(f"{name}: {'/'.join(metrics)}" for name, metrics in numbers.items())
+                raise ValueError(f"claims.{claim.id}: no {claim.metric!r} of {subject!r}, expected one of {known}")
 
 
 def _evaluation(path: Path) -> Evaluation:

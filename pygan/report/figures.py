@@ -1,11 +1,13 @@
-"""The plots of the report: small PNGs, drawn once for a light and once for a dark page.
+"""The plots of the report: small SVGs that stand in the page itself and take their ink from its style sheet.
 
-Each plot is one panel, so a narrow screen can stack them. A run has the same color in every plot and table. Nothing
-here changes matplotlib's global state for others.
+Each plot is one panel, so a narrow screen can stack them; light and dark pages share one drawing. A run has the same
+color in every plot and table. Nothing here changes matplotlib's global state for others.
 """
 
+import hashlib
 import io
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,14 +19,15 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from pygan.report.evidence import Verdict, mean_interval
 
-RUN_COLORS = ("#808894", "#3d85c6", "#d9822b", "#3a9d6e", "#a46fc4", "#c9504f", "#8d7b33", "#2b9fa6")
+RUN_COLORS = (
+    *("#808894", "#3d85c6", "#d9822b", "#3a9d6e", "#a46fc4", "#c9504f"),
+    *("#8d7b33", "#2b9fa6", "#d06fa3", "#6f8f3a", "#7079d8", "#b0764a"),
+)
 """Readable on white and on near-black; the first run, usually the baseline, is gray."""
 PART_COLORS = {"train": "#3d85c6", "validation": "#d9822b", "generated": "#808894"}
 LOSS_COLORS = {"D": "#a46fc4", "G": "#3a9d6e"}
-THEMES = {
-    "light": {"paper": "#ffffff", "ink": "#30343a", "faint": "#d9dce1"},
-    "dark": {"paper": "#1b1e23", "ink": "#d5d9df", "faint": "#3a3f47"},
-}
+INK = {"ink": "#0a0b0c", "faint": "#0d0e0f", "paper": "#1a1b1c"}
+"""Stand-ins that no run has as its color: `_clean` turns them into the page's variables `--plot-ink` and so on."""
 REFERENCE_REACH = 2.5
 """A reference farther from the runs than this many times their range is named at the margin instead of drawn."""
 PANEL_INCHES = (4.0, 2.7)
@@ -32,7 +35,6 @@ CLASS_COLORS = LinearSegmentedColormap.from_list("classes", ("#3d85c6", "#a46fc4
 """From the most frequent class to the rarest."""
 CLASS_INCHES = (5.6, 3.0)
 """Room for the names of classes beside the panel."""
-DPI = 150
 
 Curves = Mapping[int, Sequence[tuple[float, float]]]
 """Seed -> points (nimg, value)."""
@@ -40,16 +42,15 @@ Curves = Mapping[int, Sequence[tuple[float, float]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """One panel as PNG bytes, for a light and for a dark page."""
+    """One panel as SVG markup, for a light and a dark page alike."""
 
-    light: bytes
-    dark: bytes
+    svg: str
     alt: str
     """What the panel shows, in words."""
 
 
 def run_colors(runs: Sequence[str]) -> dict[str, str]:
-    """Return run -> color; from the ninth run on colors repeat."""
+    """Return run -> color; from the thirteenth run on colors repeat."""
     return {run: RUN_COLORS[i % len(RUN_COLORS)] for i, run in enumerate(runs)}
 
 
@@ -297,7 +298,7 @@ def claim_effects(verdicts: Sequence[Verdict], colors: Mapping[str, str]) -> Plo
         axes.axvline(0, color=theme["ink"], linewidth=0.9)
         axes.axvline(1, color=theme["ink"], linewidth=0.9, linestyle="--", alpha=0.65)
         for row, verdict in enumerate(drawn):
-            unit, color = verdict.claim.minimum_effect, colors[verdict.claim.arm]
+            unit, color = verdict.claim.minimum_effect, colors.get(verdict.claim.arm, theme["ink"])
             if verdict.effect.ci95:
                 low, high = verdict.effect.ci95
                 axes.plot([low / unit, high / unit], [row, row], color=color, linewidth=6, alpha=0.35)
@@ -351,12 +352,10 @@ def _mean_curve(curves: Curves) -> list[tuple[float, float]]:
 
 
 def _plot(draw: Callable[[Axes, Mapping[str, str]], None], alt: str, inches: tuple[float, float]) -> Plot:
-    return Plot(light=_png(draw, THEMES["light"], inches), dark=_png(draw, THEMES["dark"], inches), alt=alt)
+    return Plot(svg=_svg(draw, inches), alt=alt)
 
 
-def _png(
-    draw: Callable[[Axes, Mapping[str, str]], None], theme: Mapping[str, str], inches: tuple[float, float]
-) -> bytes:
+def _svg(draw: Callable[[Axes, Mapping[str, str]], None], inches: tuple[float, float]) -> str:
     style = {
         "font.size": 8,
         "axes.titlesize": 9,
@@ -364,27 +363,51 @@ def _png(
         "axes.titleweight": "bold",
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.facecolor": theme["paper"],
-        "figure.facecolor": theme["paper"],
-        "axes.edgecolor": theme["ink"],
+        "axes.facecolor": "none",
+        "figure.facecolor": "none",
+        "axes.edgecolor": INK["ink"],
         "axes.linewidth": 0.7,
         "axes.grid": True,
-        "grid.color": theme["faint"],
+        "grid.color": INK["faint"],
         "grid.linewidth": 0.6,
-        "text.color": theme["ink"],
-        "axes.labelcolor": theme["ink"],
-        "axes.titlecolor": theme["ink"],
-        "xtick.color": theme["ink"],
-        "ytick.color": theme["ink"],
+        "text.color": INK["ink"],
+        "axes.labelcolor": INK["ink"],
+        "axes.titlecolor": INK["ink"],
+        "xtick.color": INK["ink"],
+        "ytick.color": INK["ink"],
         "legend.frameon": False,
         "legend.fontsize": 7.5,
         "legend.handlelength": 1.2,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "pygan",
     }
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=inches, dpi=DPI, layout="constrained")
+        figure = Figure(figsize=inches, layout="constrained")
         axes = figure.subplots()
         axes.set_axisbelow(True)
-        draw(axes, theme)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+        draw(axes, INK)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return _clean(buffer.getvalue())
+
+
+def _clean(svg: str) -> str:
+    """Make a stand-alone SVG fit to stand inside a page.
+
+    What would reach beyond the drawing goes (its style sheet, its size, names of its parts), the ids it refers to
+    become its own, and ink becomes a variable of the page.
+    """
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"| version="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*pt" height="[^"]*pt"|(<svg[^>]*?) height="[^"]*pt"', r"\1\2", svg, count=1)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    svg = re.sub(r"font: ([^;\"]*?px)[^;\"]*", r"font: \1 sans-serif", svg)
+    svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
+    for name, color in INK.items():
+        svg = svg.replace(color, f"var(--plot-{name})")
+    used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    own = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{own}-", svg)
+    return re.sub(r"\n\s*", "\n", svg)

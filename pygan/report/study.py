@@ -95,6 +95,8 @@ class Study:
     """By dataset."""
     theory: dict[str, Any] | None = None
     """`theory.json` as it is; None: the study has no theory."""
+    diffusion: dict[str, Any] | None = None
+    """`diffusion.json` as it is, whose `numbers` hold subject -> metric -> seed -> value; None: the study has none."""
     stage_seconds: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Stage -> seconds summed over its jobs, number of jobs."""
 
@@ -105,6 +107,15 @@ class Study:
     def values(self, run: str, metric: str) -> dict[int, float]:
         """Return seed -> value of `metric` for `run`; empty where it was not measured."""
         return {e.seed: e.metrics[metric].value for e in self.of_run(run) if metric in e.metrics}
+
+    def claimed_values(self, claim: Claim, subject: str | None) -> dict[int, float]:
+        """Return seed -> value of the claim's metric for one of its subjects; empty where it was not measured."""
+        if subject is None:
+            return {}
+        if claim.stage == "diffusion":
+            numbers = (self.diffusion or {}).get("numbers") or {}
+            return {int(seed): float(v) for seed, v in numbers.get(subject, {}).get(claim.metric, {}).items()}
+        return self.values(subject, claim.metric)
 
     def metric_names(self) -> list[str]:
         """Return the metrics that compare whole sets of pictures, of all runs, in the order of their computation."""
@@ -128,9 +139,8 @@ class Study:
         return [
             judge(
                 claim,
-                self.values(claim.arm, claim.metric),
-                self.values(claim.against, claim.metric),
-                self.values(claim.control, claim.metric) if claim.control else None,
+                *(self.claimed_values(claim, name) for name in (claim.arm, claim.against)),
+                *(self.claimed_values(claim, name) for name in (claim.control, claim.equal_time)),
             )
             for claim in self.claims
         ]
