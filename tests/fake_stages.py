@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+TRAINERS = ("train", "train_denoiser")
 STAGES = (
     "prepare_data",
     "reference",

@@ -52,7 +52,7 @@ class LabeledWarp:
         return self.labeled(img, draws)[0]
 
     def labeled(self, img: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Return the pictures and their labels, float32 `[N, 6]` (see `Spec.labels`); those with zeros are untouched."""
+        """Return the pictures and their labels (`Spec.labels`), float32 `[N, 6]`; those with zeros are untouched."""
         chosen = draws.uniform(4)
         size = draws.normal(3)
         angle = (2 * draws.uniform() - 1) * math.pi * (chosen[:, 2] < self.p)

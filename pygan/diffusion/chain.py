@@ -1,8 +1,8 @@
 """The objective of previous points: a noisy picture is compared with the noise of its last step only.
 
-After Yi, Sun and Li, "On the Generalization of Diffusion Model", 2023, arXiv 2305.14712, of which only the abstract and a summary of the method were available (noise of the
-forward step from a previous point, random gaps, Tweedie's formula): gaps and weights are those derived here. For a
-previous level u < sigma
+After Yi, Sun and Li, "On the Generalization of Diffusion Model", 2023, arXiv 2305.14712, of which only the abstract and
+a summary of the method were available (noise of the forward step from a previous point, random gaps, Tweedie's
+formula): distributions of gaps and weights are derived here. For a previous level u < sigma
 
     x_u = x0 + u e,   z = x_u + sqrt(sigma^2 - u^2) xi,   kappa^2 = 1 - u^2 / sigma^2
 

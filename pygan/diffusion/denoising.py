@@ -1,8 +1,8 @@
 """The ordinary objective: E weight(sigma) ||D(x0 + sigma eps, sigma) - x0||^2.
 
-Vincent, Neural Computation 2011; Ho et al., NeurIPS 2020, arXiv 2006.11239 (target eps with the levels ddpm); Karras et
-al., NeurIPS 2022, arXiv 2206.00364 (the defaults). On a finite set of pictures its minimizer, whatever target and weight,
-is the posterior mean over those pictures, `EmpiricalOptimum`.
+Vincent, Neural Computation 2011; Ho et al., NeurIPS 2020, arXiv 2006.11239 (target eps with the levels ddpm); Karras
+et al., NeurIPS 2022, arXiv 2206.00364 (the defaults). On a finite set of pictures its minimizer, whatever target and
+weight, is the posterior mean over those pictures.
 """
 
 from typing import Literal

@@ -1,8 +1,8 @@
 """What the objectives of denoisers share: noise levels, weights, and noisy pictures with what they are compared with.
 
-The loss of a picture is the mean over its values of weight(sigma) (D(z, sigma) - target)^2. With EDM's target and weight
-(Karras et al., NeurIPS 2022, arXiv 2206.00364, equation 8) a network that predicts zero has an expected loss of 1.0 per
-value at every level if the data's deviation is `sigma_data`.
+The loss of a picture is the mean over its values of weight(sigma) (D(z, sigma) - target)^2. With EDM's target and
+weight (Karras et al., NeurIPS 2022, arXiv 2206.00364, equation 8) a network that predicts zero has an expected loss of
+1.0 per value at every level if the data's deviation is `sigma_data`.
 
 Differs from the official code in: the mean over a picture's values in place of their sum, which Adam does not see, and
 learning rates keep their published values.
@@ -46,14 +46,14 @@ class LossSpec:
     """The denoiser that is trained, and at which noise levels."""
 
     target: Target = "edm"
-    """What the network predicts: edm: the mixture of picture and noise that has unit variance at every level (EDM), eps:
-    the noise (DDPM), v: the velocity, x0: the picture."""
+    """What the network predicts: edm: the mixture of picture and noise that has unit variance at every level (EDM),
+    eps: the noise (DDPM), v: the velocity, x0: the picture."""
     weight: Literal["target", "edm"] = "target"
-    """Whose squared error counts alike at all levels: the target's own, or whatever the target that of EDM's mixture."""
+    """Whose squared error counts alike at all levels: that of the target, or in any case that of EDM's mixture."""
     sigma_data: float = Field(default=0.5, gt=0)
     """Standard deviation of the values of the pictures, which are in [-1, 1] (EDM: 0.5)."""
     levels: Literal["lognormal", "ddpm"] = "lognormal"
-    """Noise levels in training: lognormal: ln(sigma) is normal (EDM), ddpm: the 1,000 steps of DDPM's linear schedule."""
+    """Noise levels in training: ln(sigma) is normal (EDM), or the 1,000 steps of DDPM's linear schedule."""
     log_sigma: tuple[float, float] = (-1.2, 1.2)
     """Mean and standard deviation of ln(sigma), where `levels` is lognormal (EDM: -1.2 and 1.2)."""
     steps: int = Field(default=18, ge=2)

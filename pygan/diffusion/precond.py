@@ -9,8 +9,8 @@ D(z, sigma) = c_skip z + c_out F(c_in z, ln(sigma) / 4) with z = x0 + sigma eps 
 | v | 1 / (sigma^2 + 1) | -sigma / sqrt(sigma^2 + 1) | 1 / sqrt(sigma^2 + 1) |
 | x0 | 0 | 1 | 1 / sqrt(sigma^2 + sd^2) |
 
-where sd is the standard deviation of the data's values. edm: Karras et al., NeurIPS 2022, arXiv 2206.00364, table 1; eps:
-Ho, Jain and Abbeel, NeurIPS 2020, arXiv 2006.11239, whose x_t is c_in z; v: Salimans and Ho, ICLR 2022, arXiv
+where sd is the standard deviation of the data's values. edm: Karras et al., NeurIPS 2022, arXiv 2206.00364, table 1;
+eps: Ho, Jain and Abbeel, NeurIPS 2020, arXiv 2006.11239, whose x_t is c_in z; v: Salimans and Ho, ICLR 2022, arXiv
 2202.00512. 1 / c_out^2 is the weight of x0's squared error that makes it the squared error of F's target.
 
 Differs from the official codes in: every form is told ln(sigma) / 4, where DDPM tells its network the step t.

@@ -5,8 +5,8 @@ half-life average with a ramp, Adam with a linear warm-up, augmentation whose la
 is a function of (seed, stream, global sample index), so a run that is interrupted and continued ends with the same
 bits.
 
-Differs from the official code in: the warm-up is at most 5 % of the training, where EDM's 10 million pictures would leave
-a short training at a fraction of its learning rate; the first step moves.
+Differs from the official code in: the warm-up is at most 5 % of the training, where EDM's 10 million pictures would
+leave a short one at a fraction of its learning rate; the first step moves.
 """
 
 from collections.abc import Callable
@@ -142,7 +142,7 @@ def denoising_losses(
 ) -> dict[str, float]:
     """Return the weighted loss per value on every named set of pictures, without augmentation and with the same noise.
 
-    Keys are `denoising/<set>` and, for each of the levels, `denoising/<set>/<sigma>`. Pictures take the levels by turns.
+    Keys are `denoising/<set>` and `denoising/<set>/<sigma>` for each of the levels, which pictures take by turns.
     A denoiser that generalizes has the same loss on both sets; the gap is what it knows of its training pictures alone.
     """
     sigmas = objective.spec.sigma((torch.arange(LEVELS) + 0.5) / LEVELS)

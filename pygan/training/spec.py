@@ -32,8 +32,8 @@ class TrainingSpec:
     adam_eps: float = Field(default=1e-8, gt=0)
     """Adam's epsilon, G and D."""
     warmup_kimg: float | None = Field(default=None, ge=0)
-    """Thousands of pictures over which the learning rate of a denoiser rises from 0; null: the 10,000 of EDM, but at most
-    5 % of the training. Of no effect on a GAN."""
+    """Thousands of pictures over which the learning rate of a denoiser rises from 0; null: the 10,000 of EDM, but at
+    most 5 % of the training. Of no effect on a GAN."""
     lazy: Literal["merged", "separate"] = "merged"
     """Terms with an interval belong to the step in which they are due, or make an optimizer step of their own with
     Adam corrected for it (StyleGAN2)."""
