@@ -54,15 +54,7 @@ def assemble(
     """
     seed, device = config["seed"], device or torch.device("cpu")
     base = load_spec("pygan.networks", config["base"], "base")
-    material = gather(
-        config,
-        conditional=base.conditional,
-        store=store,
-        held_out=held_out,
-        class_names=class_names,
-        frozen=frozen,
-        device=device,
-    )
+    material = gather(config, base.conditional, store, held_out, class_names, device, frozen)
     ctx = material.ctx
     torch.manual_seed(seed)
     G = base.generator(ctx)

@@ -32,14 +32,7 @@ def assemble(
     device = device or torch.device("cpu")
     base = load_spec("pygan.networks", config["base"], "base")
     loss = load_spec("pygan.diffusion", config["loss"], "loss")
-    material = gather(
-        config,
-        conditional=base.conditional,
-        store=store,
-        held_out=held_out,
-        class_names=class_names,
-        device=device,
-    )
+    material = gather(config, base.conditional, store, held_out, class_names, device)
     ctx = material.ctx
     torch.manual_seed(config["seed"])
     G = loss.generator(base, ctx)

@@ -40,13 +40,12 @@ class Material:
 
 def gather(
     config: dict[str, Any],
-    *,
     conditional: bool,
     store: Store,
     held_out: Store,
     class_names: Sequence[str],
-    frozen: tuple[nn.Module, ...] = (),
     device: torch.device,
+    frozen: tuple[nn.Module, ...] = (),
 ) -> Material:
     """Return what the run of a configuration is trained on; arguments and errors are those of `assemble`.
 
