@@ -36,6 +36,11 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         methods=methods(job.config),
         frozen=[name for d in run.D for name in d.heads if name != "D"],
         masks={"sparsity": sparsity(masks), "tensors": len(masks)} if masks else None,
+        looked_through=[
+            term["network"]["kind"]
+            for term in job.config["regularizers"]
+            if term.get("network") and not term["network"].get("random_init")
+        ],
     )
 
 

@@ -22,7 +22,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     job = TrainingJob(spec, inputs)
     run, indices = assemble(job.config, **job.material())
     result = train(run, job.training, state_dir=out.parent / "state", out_dir=out, ranks=job.ranks)
-    job.write_record(out, indices, result, methods=methods(job.config), frozen=[], masks=None)
+    job.write_record(out, indices, result, methods=methods(job.config), frozen=[], looked_through=[], masks=None)
 
 
 if __name__ == "__main__":
