@@ -13,6 +13,7 @@ from pygan.context import Context, Step
 from pygan.draws import Draws
 from pygan.errors import ConfigError
 from pygan.losses import OBJECTIVES
+from pygan.metrics.base import Labels, Training
 from pygan.spec import load_spec
 
 REAL = Draws(0, "real", torch.arange(6)).integers(256, 3, 16, 16).to(torch.uint8)
@@ -80,8 +81,14 @@ def test_an_augmentation_keeps_shapes_and_repeats(kind):
 @pytest.mark.parametrize("kind", metrics.KINDS)
 def test_a_metric_reports_value_interval_and_protocol(kind):
     metric = load_spec("pygan.metrics", {"kind": kind}).build()
-    real, gen = (torch.randn(60, 8, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
-    once, again = metric.compute(real, gen), metric.compute(real, gen)
+    real, gen, train = (torch.randn(60, 8, generator=torch.Generator().manual_seed(s)) for s in (0, 1, 2))
+    given = {
+        "labels": Labels.one_class(60, 60),
+        "training": Training(features=train, index=torch.arange(60)),
+        "classify": nn.Linear(8, 5).requires_grad_(False),
+    }
+    needed = {name: given[name] for name in getattr(metric, "needs", ())}
+    once, again = metric.compute(real, gen, **needed), metric.compute(real, gen, **needed)
     assert once == again
     for result in once.values():
         assert {"value", "interval", "protocol"} <= result.keys()

@@ -22,6 +22,9 @@ from pygan.spec import parse
 
 RESIZE = "clean-fid (PIL bicubic, not quantized, clipped to [0, 255])"
 
+_UNNAMED = {"precision", "recall", "density", "coverage", "diversity"}
+_OF_PICTURES = ("_pictures", "_moved")
+
 
 def network_spec(values: Mapping[str, Any], key: str = "") -> Any:
     """Return the `Spec` of the feature network that `values["kind"]` names: one of the bank, or one for metrics only.
@@ -155,7 +158,7 @@ def prepared(real: Tensor, gen: Tensor, at_least: int = 2) -> tuple[Tensor, Tens
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Classes of two sets of pictures, for a metric that is `labeled`."""
+    """Classes of two sets of pictures, for a metric that needs `labels`."""
 
     real: Tensor
     """int64 `[N]`."""
@@ -172,32 +175,63 @@ class Labels:
         return cls(real=real, gen=gen, names=("pictures",), train_counts=(n_real,))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The pictures that a run was trained on, for a metric that looks for copies of them."""
+
+    features: Tensor
+    """`[N, D]`."""
+    index: Tensor
+    """int64 `[N]`: their numbers in the training split."""
+    pixels: Tensor | None = None
+    """uint8 `[N, C, H, W]`; None: what pixels say is measured elsewhere, and the next two are None too."""
+    gen_pixels: Tensor | None = None
+    """uint8: the generated pictures."""
+    real_pixels: Tensor | None = None
+    """uint8: the real pictures of the reference split."""
+
+
 def measure(
-    metrics: Iterable[Any], network: str, real: Tensor, gen: Tensor, labels: Labels | None
+    metrics: Iterable[Any], network: str, real: Tensor, gen: Tensor, *, first: bool = True, **given: Any
 ) -> dict[str, dict[str, Any]]:
-    """Return what the metrics find, by name; distances are named after the network whose features they compare.
+    """Return what the metrics find, by the names of `measured_name`.
 
     Args:
-        metrics: those that are `labeled` are left out where there are no labels.
+        metrics: one that `needs` something which is not given is left out.
+        network: whose features they are.
         real: features `[N, D]`.
         gen: features `[M, D]`.
-        labels: None: the generated pictures have none.
+        first: see `measured_name`.
+        given: `labels` (`Labels`), `training` (`Training`), `classify` (features to logits); None: there are none.
     """
     results = {}
     for metric in metrics:
-        if getattr(metric, "labeled", False):
-            results |= metric.compute(real, gen, labels) if labels else {}
-        else:
-            results |= metric.compute(real, gen)
-    return {measured_name(name, network): result for name, result in results.items()}
+        needed = {name: given.get(name) for name in getattr(metric, "needs", ())}
+        if all(value is not None for value in needed.values()):
+            results |= metric.compute(real, gen, **needed)
+    return {measured_name(name, network, first=first): result for name, result in results.items()}
 
 
-def measured_name(name: str, network: str) -> str:
-    """Return the name under which a number is recorded."""
-    return f"{name}_{network}" if name.partition("_")[0] in ("fd", "kid") else name
+def measured_name(name: str, network: str, *, first: bool = True) -> str:
+    """Return the name under which a number is recorded: with the network whose features it compares.
+
+    Args:
+        first: the first judge of a study; those numbers of it that have always done without a name go on without.
+    """
+    if name.endswith(_OF_PICTURES) or (first and name.partition("_")[0] in _UNNAMED):
+        return name
+    return f"{name}_{network}"
 
 
-def protocol_record(network: FrozenNetwork, *, n_real: int, n_gen: int, reference_split: str, seed: int) -> dict:
+def protocol_record(
+    network: FrozenNetwork,
+    *,
+    n_real: int,
+    n_gen: int,
+    reference_split: str,
+    seed: int | None,
+    train_seed: int | None = None,
+) -> dict:
     """Return how a set of metrics was computed: two numbers are comparable where their records agree.
 
     Args:
@@ -205,7 +239,8 @@ def protocol_record(network: FrozenNetwork, *, n_real: int, n_gen: int, referenc
         n_real: reference pictures.
         n_gen: generated pictures.
         reference_split: which split the reference pictures are: "train", "validation" or "test".
-        seed: of the generated pictures.
+        seed: of the generated pictures; None: they were not generated.
+        train_seed: of the training; None: there was none.
     """
     return {
         "network": f"{network.name} {network.resolution}px",
@@ -215,6 +250,7 @@ def protocol_record(network: FrozenNetwork, *, n_real: int, n_gen: int, referenc
         "n_gen": n_gen,
         "reference_split": reference_split,
         "seed": seed,
+        "train_seed": train_seed,
         "dtype": "features float32, statistics float64",
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy")}},
     }

@@ -57,7 +57,7 @@ def principal_axes(x: Tensor, components: int) -> Tensor:
 class IntraClass:
     """Computes the averages over classes and over the groups, with every class's value in `classes`."""
 
-    labeled = True
+    needs = ("labels",)
 
     def __init__(self, components: int, at_least: int, resamples: int, seed: int) -> None:
         self.components = components

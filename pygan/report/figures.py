@@ -298,7 +298,7 @@ def claim_effects(verdicts: Sequence[Verdict], colors: Mapping[str, str]) -> Plo
         axes.axvline(0, color=theme["ink"], linewidth=0.9)
         axes.axvline(1, color=theme["ink"], linewidth=0.9, linestyle="--", alpha=0.65)
         for row, verdict in enumerate(drawn):
-            unit, color = verdict.claim.minimum_effect, colors[verdict.claim.arm]
+            unit, color = verdict.claim.minimum_effect, colors.get(verdict.claim.arm, theme["ink"])
             if verdict.effect.ci95:
                 low, high = verdict.effect.ci95
                 axes.plot([low / unit, high / unit], [row, row], color=color, linewidth=6, alpha=0.35)

@@ -103,7 +103,7 @@ def claims_table(study: Study, verdicts: Sequence[Verdict], colors: Mapping[str,
             (
                 Cell(text=v.claim.id, each=f"{v.claim.method}; {_metric_header(v.claim.metric)}"),
                 Cell(text=v.verdict, verdict=v.verdict, each=v.reason),
-                Cell(text=v.claim.arm, color=colors[v.claim.arm], each=f"against {v.claim.against}"),
+                Cell(text=v.claim.arm, color=colors.get(v.claim.arm, ""), each=f"against {v.claim.against}"),
                 _effect_cell(v.effect, decimals),
                 Cell(text=str(len(v.effect.seeds))),
                 Cell(text=f"over {v.claim.control}: {control.text}", interval=control.interval)

@@ -120,8 +120,8 @@ def test_names_are_those_that_three_classes_give():
 def test_a_set_of_metrics_skips_the_class_wise_ones_without_labels():
     real, gen, labels = features()
     metrics = [Kid().build(), Spec(components=3, at_least=5).build()]
-    assert list(measure(metrics, "net", real, gen, None)) == ["kid_net"]
-    assert set(measure(metrics, "net", real, gen, labels)) == {
+    assert list(measure(metrics, "net", real, gen)) == ["kid_net"]
+    assert set(measure(metrics, "net", real, gen, labels=labels)) == {
         "kid_net",
         *(measured_name(n, "net") for n in Spec.names),
     }
