@@ -13,6 +13,10 @@ KINDS = ("denoising", "chain")
 """What a denoiser can be trained by."""
 
 HOMES = (
+    ("EmpiricalOptimum", "empirical_optimum"),
+    ("ChainOptimum", "chain_optimum"),
+    ("GaussianDenoiser", "gaussian"),
+    ("predict", "denoiser"),
     ("Level", "schedule"),
     ("heun", "sampler"),
     ("ddim", "sampler"),
