@@ -212,7 +212,7 @@ def stages(old: int, new: int) -> Edit:
             "no probe looks at named `networks`, so `smoothing` is always or never",
         ),
         (aided(networks=[{"kind": "pixels"}], pick="worst"), "have nothing to choose"),
-        (aided(activation="relu"), "`activation` and `class_projection` need heads: spectral"),
+        (aided(activation="relu"), "and `class_projection` need heads: spectral"),
         (stages(old=2, new=1), "expected the networks of vision_aided and perhaps more of them"),
         (at("anchors.untrained", "vision_aided"), "anchors.untrained: vision_aided writes no snapshot at 0 images"),
         (at("runs", {}), "runs: got none, expected at least one (or a `theory`)"),
