@@ -95,6 +95,8 @@ class Study:
     """By job name and seed; one mapping a tick."""
     samples: dict[tuple[str, int], dict[int, Path]] = field(default_factory=dict)
     """By job name and seed, then nimg -> PNG."""
+    neighbors: dict[tuple[str, int], Path] = field(default_factory=dict)
+    """By run and seed: PNG of generated pictures beside the training pictures nearest to them."""
     probes: list[Owned] = field(default_factory=list)
     prunings: list[Owned] = field(default_factory=list)
     selections: list[Owned] = field(default_factory=list)
@@ -104,6 +106,8 @@ class Study:
     """By dataset."""
     theory: dict[str, Any] | None = None
     """`theory.json` as it is; None: the study has no theory."""
+    rule_graph: dict[str, Any] | None = None
+    """`jobs`, rule -> number of jobs, and `edges`, pairs of rules; None: not recorded."""
     diffusion: list[dict[str, Any]] = field(default_factory=list)
     """Records of the study of diffusion models; `numbers` of a record hold subject -> metric -> value of its `seed`."""
     stage_seconds: dict[str, tuple[float, int]] = field(default_factory=dict)
