@@ -7,7 +7,7 @@ from typing import Any
 
 from pygan.report.evidence import Claim, Verdict, judge
 
-ANCHOR_ORDER = ("untrained", "pca_gaussian", "real")
+ANCHOR_ORDER = ("untrained", "pca_gaussian", "copycat", "real")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Evaluation:
 
     path: Path
     subject: str
-    """"run", "untrained", "pca_gaussian" or "real"."""
+    """"run", "untrained", "pca_gaussian", "copycat" or "real"."""
     run: str | None
     """None: the subject is no run's ("real")."""
     dataset: str

@@ -90,7 +90,8 @@ def main_tables(study: Study, colors: Mapping[str, str]) -> list[Table]:
 
 def anchor_label(subject: str) -> str:
     """Return the short name of an anchor for a plot."""
-    return {"untrained": "untrained G", "pca_gaussian": "PCA-Gaussian", "real": "real train"}.get(subject, subject)
+    short = {"untrained": "untrained G", "pca_gaussian": "PCA-Gaussian", "copycat": "copycat", "real": "real train"}
+    return short.get(subject, subject)
 
 
 def claims_table(study: Study, verdicts: Sequence[Verdict], colors: Mapping[str, str]) -> Table:
@@ -319,6 +320,8 @@ def _anchor_name(anchor: Evaluation, n_gen: object) -> str:
         return f"untrained generator of {anchor.run}"
     if anchor.subject == "pca_gaussian":
         return f"PCA-Gaussian sampler on the pictures of {anchor.run}"
+    if anchor.subject == "copycat":
+        return f"copycat: the training pictures of {anchor.run} over and over"
     if anchor.subject == "real":
         own = anchor.protocol.get("n_gen")
         note = "" if own == n_gen or own is None else f", {own:,} pictures where runs have {n_gen:,}"

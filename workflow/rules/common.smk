@@ -48,7 +48,7 @@ wildcard_constraints:
     run=r"[^/@]+",
     seed=r"\d+",
     round=r"\d+",
-    anchor="untrained|pca_gaussian",
+    anchor="untrained|pca_gaussian|copycat",
     judge=r"\d+",
 
 
