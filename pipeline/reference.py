@@ -23,7 +23,8 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.checkpoint import write_json, write_tensors
     from pygan.context import Context
     from pygan.data.store import Store
-    from pygan.metrics.base import RESIZE, extract, network_spec
+    from pygan.metrics.base import extract, network_spec
+    from pygan.metrics.resize import PROTOCOLS
 
     config, features, labels = spec["config"], {}, {}
     network = network_spec(config["network"], "evaluate.network").build(Context(resolution=0))
@@ -39,7 +40,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             "dataset": config["dataset"],
             "network": f"{network.name} {network.resolution}px",
             "network_sha256": network.sha256,
-            "resize": RESIZE,
+            "resize": PROTOCOLS[network.protocol],
             "counts": {split: len(value) for split, value in features.items()},
         },
     )

@@ -6,7 +6,7 @@ network stays out of `KINDS`.
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -17,7 +17,7 @@ from pygan.features.frozen import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     FrozenNetwork,
-    FrozenSpec,
+    MetricSpec,
     folded_convolutions,
     load_convolutions,
 )
@@ -63,10 +63,8 @@ class MobileNetV2(FrozenNetwork):
 
 
 @spec
-class Spec(FrozenSpec):
+class Spec(MetricSpec):
     """The ImageNet classifier MobileNetV2, for metrics only."""
-
-    metric_only: ClassVar[bool] = True
 
     kind: Literal["mobilenet_v2"] = "mobilenet_v2"
     resolution: int = Field(default=128, ge=32, le=512)

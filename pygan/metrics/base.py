@@ -4,7 +4,6 @@ import importlib
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -18,9 +17,8 @@ from pygan.draws import Draws
 from pygan.errors import ConfigError, NumericalError
 from pygan.features.frozen import FrozenNetwork
 from pygan.memory import in_memory
+from pygan.metrics.resize import PROTOCOLS, resize
 from pygan.spec import parse
-
-RESIZE = "clean-fid (PIL bicubic, not quantized, clipped to [0, 255])"
 
 _UNNAMED = {"precision", "recall", "density", "coverage", "diversity"}
 _OF_PIXELS = ("_pixels", "_moved")
@@ -39,51 +37,6 @@ def network_spec(values: Mapping[str, Any], key: str = "") -> Any:
     return parse(importlib.import_module(f"pygan.features.{kind}").Spec, dict(values), key)
 
 
-def _bicubic(x: Tensor) -> Tensor:
-    """Keys' cubic convolution kernel with a = -0.5, as PIL has it."""
-    x = x.abs()
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
-
-
-@cache
-def _resize_weights(side_in: int, side_out: int) -> Tensor:
-    """Return float32 `[side_out, side_in]`: how much of each input pixel PIL's bicubic filter puts in each output."""
-    scale = side_in / side_out
-    stretch = max(scale, 1.0)  # the kernel widens where the picture shrinks
-    center = (torch.arange(side_out, dtype=torch.float64)[:, None] + 0.5) * scale
-    first = (center - 2 * stretch + 0.5).floor().clamp(min=0)
-    last = (center + 2 * stretch + 0.5).floor().clamp(max=side_in)
-    pixel = torch.arange(side_in, dtype=torch.float64)[None]
-    weight = _bicubic((pixel + 0.5 - center) / stretch) * ((pixel >= first) & (pixel < last))
-    return (weight / weight.sum(1, keepdim=True)).float()
-
-
-def resize_clean(images: Tensor, side: int) -> Tensor:
-    """Resize to a square with clean-fid's values: PIL's bicubic filter on floats, clipped, not rounded.
-
-    Parmar, Zhang and Zhu, "On Aliased Resizing and Surprising Subtleties in GAN Evaluation", CVPR 2022, arXiv
-    2104.11222. Computed as two matrix products; equal to PIL's own loop to 1e-4.
-
-    Args:
-        images: uint8 `[N, C, H, W]`.
-        side: of the result, pixels.
-
-    Returns:
-        float32 `[N, C, side, side]` in [0, 255].
-    """
-    if images.dtype != torch.uint8 or images.dim() != 4:
-        raise ValueError(f"expected uint8 [N, C, H, W], got {images.dtype} {[*images.shape]}")
-    height, width = images.shape[2:]
-    x = images.float()
-    if width != side:
-        x = x @ _resize_weights(width, side).to(x.device).T
-    if height != side:
-        x = _resize_weights(height, side).to(x.device) @ x
-    return x.clamp(0, 255)
-
-
 def _batches(images: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
     """Yield batches of equal size and the number of pictures that count; the last one is filled up."""
     for chunk in images.split(batch):
@@ -99,7 +52,7 @@ def extract(images: Tensor, network: FrozenNetwork, batch: int = 50) -> Tensor:
     Where memory is short, all of them are computed again with half the batch.
 
     Args:
-        images: uint8 `[N, C, H, W]`, resized by `resize_clean` to what the network sees.
+        images: uint8 `[N, C, H, W]`, resized by `pygan.metrics.resize` to what the network sees.
         network: on the device that does the work.
         batch: pictures at a time.
 
@@ -118,7 +71,7 @@ def _extract(images: Tensor, network: FrozenNetwork, batch: int) -> Tensor:
     ):
         bar = tqdm(_batches(images, batch), network.name, -(-len(images) // batch), unit="batch", disable=None)
         for chunk, count in bar:
-            img = resize_clean(chunk.to(device), network.resolution) / 127.5 - 1
+            img = resize(chunk.to(device), network.resolution, network.protocol) / 127.5 - 1
             rows.append(network.pooled(img)[:count].float().cpu())
     return check_finite(torch.cat(rows), f"the features of {network.name}")
 
@@ -236,7 +189,7 @@ def protocol_record(network: FrozenNetwork, *, n_real: int, n_gen: int, referenc
     return {
         "network": f"{network.name} {network.resolution}px",
         "network_sha256": network.sha256,
-        "resize": RESIZE,
+        "resize": PROTOCOLS[network.protocol],
         "n_real": n_real,
         "n_gen": n_gen,
         "reference_split": reference_split,
