@@ -173,7 +173,9 @@ class _Mixed(nn.Module):
 
 
 class InceptionV3(FrozenNetwork):
-    """Taps `pool1`, `pool2`, every `Mixed_*` block, `pooled` (2048), `logits_unbiased` and `logits` (1008 classes).
+    """Taps `pool1`, `pool2`, every `Mixed_*` block, `pooled` (2048) and `logits_unbiased` (1008 classes).
+
+    As in the public codes of the Inception score, the logits go without the bias of the last layer.
 
     Args:
         center: byte that becomes 0 in the network, 128 in TensorFlow's graph.
@@ -190,7 +192,7 @@ class InceptionV3(FrozenNetwork):
             for name, inputs, outputs, kernel, stride, padding in _STEM
         )
         self.blocks = nn.ModuleDict({name: _Mixed(name, *block) for name, block in _BLOCKS.items()})
-        self.fc = nn.Linear(2048, CLASSES)
+        self.classifier = nn.Linear(2048, CLASSES, bias=False)
 
     def _walk(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         for convolution in self.stem[:3]:
@@ -206,9 +208,7 @@ class InceptionV3(FrozenNetwork):
             yield name, x
         x = x.mean((2, 3))
         yield "pooled", x
-        x = x @ self.fc.weight.T
-        yield "logits_unbiased", x
-        yield "logits", x + self.fc.bias
+        yield "logits_unbiased", self.classifier(x)
 
     @torch.no_grad()
     def load(self, state: dict[str, Tensor]) -> None:
@@ -219,8 +219,7 @@ class InceptionV3(FrozenNetwork):
                 pairs = [self._folded(state, name, used) for name in convolution.names]
                 for own, parts in zip((convolution.weight, convolution.bias), zip(*pairs, strict=True), strict=True):
                     own.copy_(torch.cat(parts))
-        self.fc.weight.copy_(state["fc.weight"])
-        self.fc.bias.copy_(state["fc.bias"])
+        self.classifier.weight.copy_(state["fc.weight"])
         surplus = {name for name in state if not name.endswith("num_batches_tracked")} - used
         if surplus:
             raise ValueError(f"the weight file has {sorted(surplus)[0]}, which InceptionV3 does not")
@@ -237,6 +236,8 @@ class InceptionV3(FrozenNetwork):
 @spec
 class Spec(MetricSpec):
     """TensorFlow's InceptionV3 of FID, for metrics only; with its own weights the Fréchet distance is called FID."""
+
+    classifies: ClassVar[bool] = True
 
     kind: Literal["inception_v3"] = "inception_v3"
     resolution: ClassVar[int] = SIDE

@@ -21,7 +21,10 @@ from pygan.metrics.resize import PROTOCOLS, resize
 from pygan.spec import parse
 
 _UNNAMED = {"precision", "recall", "density", "coverage", "diversity"}
-_OF_PIXELS = ("_pixels", "_moved")
+_OF_PICTURES = ("_pictures", "_moved")
+
+_INCEPTION = "inception_v3"
+_FID = {"fd": "fid", "fd_infinity": "fid_infinity"}
 
 
 def network_spec(values: Mapping[str, Any], key: str = "") -> Any:
@@ -84,8 +87,8 @@ def check_finite(values: Tensor, what: str) -> Tensor:
     return values
 
 
-def prepared(real: Tensor, gen: Tensor, at_least: int = 2) -> tuple[Tensor, Tensor]:
-    """Check two sets of features and return them in float64, each in an order that only its contents decide.
+def checked(real: Tensor, gen: Tensor, at_least: int = 2) -> tuple[Tensor, Tensor]:
+    """Return two sets of features on the CPU, as they are.
 
     Args:
         real: `[N, D]`.
@@ -100,13 +103,20 @@ def prepared(real: Tensor, gen: Tensor, at_least: int = 2) -> tuple[Tensor, Tens
         raise ValueError(f"expected features [N, D] and [M, D], got {[*real.shape]} and {[*gen.shape]}")
     if min(len(real), len(gen)) < at_least:
         raise ValueError(f"expected at least {at_least} rows in each set, got {len(real)} and {len(gen)}")
-    direction = Draws(0, "metrics/order", torch.arange(real.shape[1])).normal().double()
+    return check_finite(real.cpu(), "real features"), check_finite(gen.cpu(), "generated features")
 
-    def ordered(values: Tensor) -> Tensor:
-        values = values.cpu().double()
-        return values[torch.argsort((values * direction).sum(1), stable=True)]
 
-    return ordered(check_finite(real, "real features")), ordered(check_finite(gen, "generated features"))
+def content_order(features: Tensor) -> Tensor:
+    """Return an order of the rows of `[N, D]`, int64 `[N]`, that only their contents decide."""
+    direction = Draws(0, "metrics/order", torch.arange(features.shape[1])).normal().double()
+    keys = [(rows * direction).sum(1) for rows in features.split(64)]  # products that stay in the cache
+    return torch.argsort(torch.cat(keys), stable=True)
+
+
+def prepared(real: Tensor, gen: Tensor, at_least: int = 2) -> tuple[Tensor, Tensor]:
+    """Check two sets of features as `checked`, and return them in float64, each in its `content_order`."""
+    real, gen = (values.double() for values in checked(real, gen, at_least))
+    return real[content_order(real)], gen[content_order(gen)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +160,7 @@ def measure(
     """Return what the metrics find, by the names of `measured_name`.
 
     Args:
-        metrics: one that `needs` something which is not given is left out.
+        metrics: one that `needs` something which is not given is left out; what it `takes` may be missing.
         network: whose features they are.
         real: features `[N, D]`.
         gen: features `[M, D]`.
@@ -161,22 +171,36 @@ def measure(
     for metric in metrics:
         needed = {name: given.get(name) for name in getattr(metric, "needs", ())}
         if all(value is not None for value in needed.values()):
-            results |= metric.compute(real, gen, **needed)
+            taken = {name: given.get(name) for name in getattr(metric, "takes", ())}
+            results |= metric.compute(real, gen, **needed, **taken)
     return {measured_name(name, network, first=first): result for name, result in results.items()}
 
 
 def measured_name(name: str, network: str, *, first: bool = True) -> str:
     """Return the name under which a number is recorded: with the network whose features it compares.
 
+    The Fréchet distance is called FID with the Inception network of that name alone (`fid`, `fid_legacy_pytorch`,
+    `fid_legacy_tensorflow`), with any other one `fd_<network>`.
+
     Args:
         first: the first judge of a study; those numbers of it that have always done without a name go on without.
     """
-    if name.endswith(_OF_PIXELS) or (first and name.partition("_")[0] in _UNNAMED):
+    if name.endswith(_OF_PICTURES) or (first and name.partition("_")[0] in _UNNAMED):
         return name
+    if name in _FID and network.startswith(_INCEPTION) and not network.startswith(f"{_INCEPTION}_random"):
+        return _FID[name] + network.removeprefix(_INCEPTION)
     return f"{name}_{network}"
 
 
-def protocol_record(network: FrozenNetwork, *, n_real: int, n_gen: int, reference_split: str, seed: int) -> dict:
+def protocol_record(
+    network: FrozenNetwork,
+    *,
+    n_real: int,
+    n_gen: int,
+    reference_split: str,
+    seed: int | None,
+    train_seed: int | None = None,
+) -> dict:
     """Return how a set of metrics was computed: two numbers are comparable where their records agree.
 
     Args:
@@ -184,7 +208,8 @@ def protocol_record(network: FrozenNetwork, *, n_real: int, n_gen: int, referenc
         n_real: reference pictures.
         n_gen: generated pictures.
         reference_split: which split the reference pictures are: "train", "validation" or "test".
-        seed: of the generated pictures.
+        seed: of the generated pictures; None: they were not generated.
+        train_seed: of the training; None: there was none.
     """
     return {
         "network": f"{network.name} {network.resolution}px",
@@ -194,6 +219,7 @@ def protocol_record(network: FrozenNetwork, *, n_real: int, n_gen: int, referenc
         "n_gen": n_gen,
         "reference_split": reference_split,
         "seed": seed,
+        "train_seed": train_seed,
         "dtype": "features float32, statistics float64",
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy")}},
     }

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pygan.draws import Draws
+from pygan.metrics.base import content_order
 from pygan.metrics.moments import Moments
 
 _REGULAR = 1e-4
@@ -71,23 +71,31 @@ class Gaussian:
         values, vectors = torch.linalg.eigh(covariance)
         return cls(mean=mean, factor=values.clamp(min=0).sqrt()[:, None] * vectors.T, regular=False, n=n)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return what `from_tensors` takes, to be stored beside the features."""
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """Return what `from_tensors` takes, under names that begin with `prefix`, to be stored beside the features."""
         about = torch.tensor([self.n, self.regular])
-        return {"mean": self.mean, "factor": self.factor.contiguous(), "about": about}
+        return {f"{prefix}.mean": self.mean, f"{prefix}.factor": self.factor.contiguous(), f"{prefix}.about": about}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Gaussian":
-        """Return a Gaussian that was stored as `tensors()`."""
-        n, regular = tensors["about"].tolist()
-        return cls(mean=tensors["mean"], factor=tensors["factor"], regular=bool(regular), n=n)
+    def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str) -> "Gaussian | None":
+        """Return the Gaussian that was stored as `tensors(prefix)`; None: there is none."""
+        if f"{prefix}.about" not in tensors:
+            return None
+        n, regular = tensors[f"{prefix}.about"].tolist()
+        mean, factor = tensors[f"{prefix}.mean"], tensors[f"{prefix}.factor"]
+        return cls(mean=mean, factor=factor, regular=bool(regular), n=n)
 
 
-def content_order(features: Tensor) -> Tensor:
-    """Return an order of the rows of `[N, D]`, int64 `[N]`, that only their contents decide."""
-    direction = Draws(0, "metrics/order", torch.arange(features.shape[1])).normal().double()
-    keys = [(rows * direction).sum(1) for rows in features.cpu().split(64)]  # in the cache
-    return torch.argsort(torch.cat(keys), stable=True)
+def statistics(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what is worth storing of sets of real features `[N, D]`: the Gaussians of those with more than D rows.
+
+    Fewer rows are their own factor. The root of a reference is thus computed once per data set.
+    """
+    stored = {}
+    for name, rows in features.items():
+        if len(rows) > rows.shape[1]:
+            stored |= Gaussian.of(rows).tensors(name)
+    return stored
 
 
 def distance(a: Gaussian, b: Gaussian) -> float:

@@ -19,6 +19,9 @@ from pygan.report.study import Evaluation, Job, Measured, Owned, Study
 SHARED_PROTOCOL = ("network", "network_sha256", "resize", "n_real", "reference_split", "dtype")
 """Keys of a protocol that every row of one table has to share, besides the number of generated pictures."""
 
+BESIDE = ("generated", "held_out", "copying", "alarm_below", "pairs")
+"""Keys of a number that a reader wants beside it."""
+
 
 def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> Study:
     """Read the results of a study.
@@ -27,8 +30,8 @@ def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> 
         config: `name`, `seeds`, `runs` and, where the study has them, `datasets`, `claims` and the other sections of
             the config file.
         inputs: lists of files by name: run_json, stats, samples, metrics, anchors, probe, prune, selected,
-            theory, diffusion, contact_sheet, manifest, benchmarks (files, or folders searched for them). A name may be absent; a
-            benchmark file may be missing.
+            theory, diffusion, contact_sheet, manifest, benchmarks (files, or folders searched for them). A name may be
+            absent; a benchmark file may be missing.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -61,7 +64,7 @@ def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> 
     study.contact_sheets = {path.parent.name: _existing(path) for path in inputs.get("contact_sheet", ())}
     study.manifests = {path.parent.name: read_json(path) for path in inputs.get("manifest", ())}
     study.theory = next((read_json(path) for path in inputs.get("theory", ())), None)
-    study.diffusion = next((read_json(path) for path in inputs.get("diffusion", ())), None)
+    study.diffusion = [read_json(path) for path in inputs.get("diffusion", ())]
     study.stage_seconds = _stage_seconds(inputs.get("benchmarks", ()))
     _check_unique(study.evaluations)
     _check_diffusion_claims(study)
@@ -108,9 +111,11 @@ def _check_pair(a: Evaluation, b: Evaluation, metric: str, *, real: bool) -> Non
             f"{what} is {left!r} in {a.path} and {right!r} in {b.path}"
         )
 
+    left, right = a.record(metric), b.record(metric)
+    own = {"n_real"} if left.get("reference_split") == "train" else set()  # every run has its own training pictures
     for key in SHARED_PROTOCOL if real else (*SHARED_PROTOCOL, "n_gen"):
-        if a.protocol.get(key) != b.protocol.get(key):
-            refuse(key, a.protocol.get(key), b.protocol.get(key))
+        if key not in own and left.get(key) != right.get(key):
+            refuse(key, left.get(key), right.get(key))
     if not real and a.metrics[metric].protocol != b.metrics[metric].protocol:
         refuse("the protocol line", a.metrics[metric].protocol, b.metrics[metric].protocol)
 
@@ -138,9 +143,12 @@ def _claim(entry: Mapping[str, Any], runs: Mapping[str, Any]) -> Claim:
 
 def _check_diffusion_claims(study: Study) -> None:
     """Raise `ValueError` where a claim names a subject or metric that the finished stage does not have."""
-    if study.diffusion is None:
+    if not study.diffusion:
         return
-    numbers = study.diffusion.get("numbers") or {}
+    numbers: dict[str, dict[str, None]] = {}
+    for record in study.diffusion:
+        for subject, found in record.get("numbers", {}).items():
+            numbers.setdefault(subject, {}).update(dict.fromkeys(found))
     for claim in (claim for claim in study.claims if claim.stage == "diffusion"):
         for subject in claim.subjects:
             if claim.metric not in numbers.get(subject, {}):
@@ -161,6 +169,8 @@ def _evaluation(path: Path) -> Evaluation:
             interval=tuple(entry["interval"]) if entry.get("interval") else None,
             protocol=str(_get(entry, "protocol", path, f"metrics.{name}.")),
             classes=entry.get("classes"),
+            record=entry.get("record") or {},
+            beside={key: entry[key] for key in BESIDE if key in entry},
         )
         for name, entry in _get(record, "metrics", path).items()
     }

@@ -19,8 +19,8 @@ UNDECIDED = "undecided"
 LEVEL = 0.95
 POWER = 0.80
 MDE_DEFINITION = (
-    "minimum detectable effect: the true effect that a two-sided paired t test at the 5 % level finds with 80 % power at "
-    "the standard deviation and number of seeds seen here (noncentral t distribution, n - 1 degrees of freedom)"
+    "minimum detectable effect: the true effect that a two-sided paired t test at the 5 % level finds with 80 % power "
+    "at the standard deviation and number of seeds seen here (noncentral t distribution, n - 1 degrees of freedom)"
 )
 
 

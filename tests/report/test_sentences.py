@@ -80,9 +80,14 @@ def test_one_seed_has_no_interval_and_says_so(config: dict[str, Any], study_file
 
 
 def test_a_claim_about_the_study_of_diffusion_models(study: Study) -> None:
-    numbers = {"optimum": {"copied": {"0": 1.0, "1": 0.99, "2": 1.0}}, "network": {"copied": {"0": 0.02, "1": 0.01}}}
+    records = [
+        {"seed": 0, "numbers": {"optimum": {"copied": 1.0}, "network": {"copied": 0.02}}},
+        {"seed": 1, "numbers": {"optimum": {"copied": 0.99}}},
+        {"seed": 1, "numbers": {"network": {"copied": 0.01}}},
+        {"seed": 2, "numbers": {"optimum": {"copied": 1.0}}},
+    ]
     fields = {"method": "diffusion", "stage": "diffusion", "metric": "copied", "minimum_effect": 0.1}
-    with_numbers = replace(study, diffusion={"numbers": numbers})
+    with_numbers = replace(study, diffusion=records)
     sentence, entry = judged(with_numbers, arm="network", against="optimum", **fields)
     assert entry["effect"] == pytest.approx((0.98 + 0.98) / 2) and entry["n_seeds"] == 2
     assert entry["verdict"] == "supported" and entry["method"] == "diffusion" and entry["stage"] == "diffusion"
@@ -98,7 +103,7 @@ def test_a_claim_about_unknown_numbers_of_diffusion_is_named(
     config: dict[str, Any], tmp_path: Path, change: dict[str, str]
 ) -> None:
     path = tmp_path / "diffusion.json"
-    path.write_text('{"numbers": {"optimum": {"copied": {"0": 1.0}}, "network": {"copied": {"0": 0.1}}}}')
+    path.write_text('{"seed": 0, "numbers": {"optimum": {"copied": 1.0}, "network": {"copied": 0.1}}}')
     fields = FIELDS | {"id": "d", "stage": "diffusion", "metric": "copied", "minimum_effect": 0.1}
     config["claims"] = [fields | {"arm": "network", "against": "optimum"} | change]
     with pytest.raises(ValueError, match=r"claims\.d: no 'cop\w+' of 'net\w*', expected one of optimum: copied"):
