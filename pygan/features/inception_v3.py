@@ -10,7 +10,7 @@ convolutions, the 1x1 convolutions that read one map run as one, and since avera
 convolution commute, averages are taken of the few channels that come out rather than of the many that go in.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pygan import weights
+from pygan.errors import DataError
 from pygan.features.frozen import FrozenNetwork, MetricSpec, folded_convolutions
 from pygan.spec import spec
 
@@ -211,26 +212,34 @@ class InceptionV3(FrozenNetwork):
         yield "logits_unbiased", self.classifier(x)
 
     @torch.no_grad()
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Take the weights of pytorch-fid's file; names that this network does not have are an error."""
-        used = {"fc.weight", "fc.bias"}
-        for convolution in self.modules():
-            if isinstance(convolution, _Convolution):
-                pairs = [self._folded(state, name, used) for name in convolution.names]
-                for own, parts in zip((convolution.weight, convolution.bias), zip(*pairs, strict=True), strict=True):
-                    own.copy_(torch.cat(parts))
-        self.classifier.weight.copy_(state["fc.weight"])
-        surplus = {name for name in state if not name.endswith("num_batches_tracked")} - used
-        if surplus:
-            raise ValueError(f"the weight file has {sorted(surplus)[0]}, which InceptionV3 does not")
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights of pytorch-fid's file, batch norms folded in.
 
-    @staticmethod
-    def _folded(state: dict[str, Tensor], name: str, used: set[str]) -> tuple[Tensor, Tensor]:
-        parts = ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
-        layer = {part: state[f"{name}.{part}"] for part in parts}
-        used.update(f"{name}.{part}" for part in parts)
-        (pair,) = folded_convolutions(layer, eps=1e-3)
-        return pair
+        Raises:
+            DataError: a tensor is missing, or there is one that this network does not have.
+        """
+        left = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+        try:
+            for convolution in self.modules():
+                if isinstance(convolution, _Convolution):
+                    pairs = [_folded(left, name) for name in convolution.names]
+                    for own, parts in zip(
+                        (convolution.weight, convolution.bias), zip(*pairs, strict=True), strict=True
+                    ):
+                        own.copy_(torch.cat(parts))
+            self.classifier.weight.copy_(left.pop("fc.weight"))
+            del left["fc.bias"]
+        except KeyError as error:
+            raise DataError(f"{FILE}: expected the tensor {error.args[0]}, which is not in it") from error
+        if left:
+            raise DataError(f"{FILE}: got the tensor {min(left)}, which InceptionV3 does not have")
+
+
+def _folded(state: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+    """Take a convolution with its batch norm out of the state; return weight and bias of the two as one."""
+    parts = ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+    (pair,) = folded_convolutions({part: state.pop(f"{name}.{part}") for part in parts}, eps=1e-3)
+    return pair
 
 
 @spec
