@@ -156,11 +156,14 @@ def _jobs(study: "Study", speeds: Speeds, results: Path | None) -> Iterator[Job]
     def judging(pictures: int) -> float:
         return start + pictures / speeds.judged
 
+    judges = [study.evaluate, *study.evaluate.also] if study.evaluate else []
+    judged = sum(judge.n_gen or study.evaluate.n_gen for judge in judges)
+    subjects = ("untrained", "pca_gaussian", "copycat")
     for dataset in study.datasets:
         yield Job(stage="prepare_data", name=f"prepare_data {dataset}", n=1, seconds=start + PREPARE)
     for dataset in _judged_datasets(study):
         pictures = judging(_pictures(results, dataset))
-        yield Job(stage="reference", name=f"reference {dataset}", n=1, seconds=pictures)
+        yield Job(stage="reference", name=f"reference {dataset}", n=len(judges), seconds=pictures)
     for run, settings in study.runs.items():
         training = settings.training
         steps = (training.total_nimg - _start_nimg(settings)) / training.nimg_per_step
@@ -173,10 +176,10 @@ def _jobs(study: "Study", speeds: Speeds, results: Path | None) -> Iterator[Job]
             yield Job(stage="prune_round", name=f"prune_round {run}", n=seeds * rounds, seconds=start + PRUNE)
         competing = min(study.select.candidates, len(_own_snapshots(settings))) * study.select.n_gen
         yield Job(stage="select", name=f"select {run}", n=seeds, seconds=judging(competing))
-        yield Job(stage="evaluate", name=f"evaluate {run}", n=seeds, seconds=judging(study.evaluate.n_gen) + METRICS)
-    for anchor in ("untrained", "pca_gaussian"):
+        yield Job(stage="evaluate", name=f"evaluate {run}", n=seeds, seconds=judging(judged) + METRICS)
+    for anchor in subjects:
         if getattr(study.anchors, anchor) is not None:
-            measured = judging(study.evaluate.n_gen) + METRICS
+            measured = judging(0 if anchor == "copycat" else judged) + METRICS
             yield Job(stage="anchor", name=f"anchor {anchor}", n=seeds, seconds=measured)
     if study.anchors.real is not None:
         yield Job(stage="anchor", name="anchor_real", n=1, seconds=start + METRICS)
@@ -248,7 +251,7 @@ def _recorded(results: Path) -> dict[str, float]:
     """Return name -> seconds of the longest job of that name, as Snakemake's benchmark tables have it."""
     found: dict[str, list[float]] = defaultdict(list)
     for path in (results / "benchmarks").glob("*/*.tsv"):
-        subject = re.sub(r"(_seed\d+(_round\d+)?)$", "", path.stem)
+        subject = re.sub(r"(_judge\d+|_seed\d+(_round\d+)?)$", "", path.stem)
         stage = path.parent.name
         name = {"anchor real": "anchor_real", "theory theory": "theory"}.get(f"{stage} {subject}", f"{stage} {subject}")
         with path.open(encoding="utf-8", newline="") as file:

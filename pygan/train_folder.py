@@ -44,8 +44,8 @@ from pygan.recipes import budget, recipe
 from pygan.sampling import load, load_generator, sample, save_grid
 from pygan.spec import load_spec, parse
 from pygan.training.assemble import assemble, methods
-from pygan.training.game import Batch
 from pygan.training.gan import train
+from pygan.training.material import Batch
 from pygan.training.spec import TrainingSpec
 
 Say = Callable[[str], None]

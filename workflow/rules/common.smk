@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from pipeline.progress import Estimate, Progress, Refresh, job_name, planned
 from pipeline.provenance import raw_digest, stage_json
+from pipeline.rule_graph import write_rule_graph
 
 # Rules say `python` and mean the one that runs Snakemake, whether or not its environment is activated.
 os.environ.update(
@@ -47,7 +48,7 @@ wildcard_constraints:
     run=r"[^/@]+",
     seed=r"\d+",
     round=r"\d+",
-    anchor="untrained|pca_gaussian",
+    anchor="untrained|pca_gaussian|copycat",
     judge=r"\d+",
 
 
@@ -291,6 +292,12 @@ def reference_stage(dataset, judge):
     )
 
 
+def trainer_of(job):
+    """The stage that trains a run: a denoiser's loss is a mapping."""
+    loss = RUNS[run_of(job)]["loss"]
+    return "train_denoiser" if isinstance(loss, dict) else "train"
+
+
 def training_stage(job, seed):
     run = run_of(job)
     names = {"run": run, "seed": int(seed), "frozen": frozen_of(run, seed)}
@@ -299,7 +306,7 @@ def training_stage(job, seed):
         "kind": ticket["kind"]
     }  # the rest decides about mask and start, which are inputs
     return stage_json(
-        "train",
+        trainer_of(job),
         {**RUNS[run], **names, "ticket": ticket},
         threads=config["threads"],
     )
@@ -334,6 +341,7 @@ def select_stage(run, seed):
         "run": run,
         "seed": int(seed),
         "base": RUNS[run]["base"],
+        "loss": RUNS[run]["loss"],
         "network": config["evaluate"]["network"],
     }
     select = {key: config["select"][key] for key in ("metric", "n_gen")}
@@ -341,7 +349,7 @@ def select_stage(run, seed):
 
 
 def evaluate_stage(subject, run, seed):
-    fields = {key: RUNS[run][key] for key in ("dataset", "base", "subset")}
+    fields = {key: RUNS[run][key] for key in ("dataset", "base", "loss", "subset")}
     return stage_json(
         "evaluate",
         {
@@ -378,7 +386,7 @@ def report_stage():
 
 
 def follow():
-    """Write the configuration for `pygan report`, and tell what is left whenever a job ends."""
+    """Write configuration and rules for the report, and tell what is left whenever a job ends."""
     from snakemake.logging import logger
 
     def remaining():
@@ -390,6 +398,11 @@ def follow():
     results = Path(RESULTS)
     results.mkdir(parents=True, exist_ok=True)
     (results / "config.json").write_text(json.dumps(config, indent=1))
+    write_rule_graph(
+        workflow.dag.dependencies,
+        lambda job: job.rule.name,
+        results / "rule_graph.json",
+    )
     expected = planned(results / "plan.json") | {"reproduce": 0.0}
     progress = Progress(
         remaining,
