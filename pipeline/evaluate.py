@@ -78,6 +78,7 @@ def _judged(
     from pygan.checkpoint import read_tensors
     from pygan.context import Context
     from pygan.metrics.base import Labels, extract, measure, network_spec, protocol_record
+    from pygan.metrics.frechet import Gaussian
     from pygan.spec import load_spec
 
     key = f"evaluate.also.{number - 1}" if number else "evaluate"
@@ -111,6 +112,7 @@ def _judged(
         labels=labels,
         training=training,
         classify=getattr(network, "classifier", None),
+        reference=Gaussian.from_tensors(features, "test"),
     )
     record = protocol_record(
         network,
