@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --no-compile -c constraints.txt
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 NATIVE := CMakeLists.txt setup.py pygan/ops/source_hash.py $(shell find csrc -type f)
 
-.PHONY: setup reproduce smoke check test test-all bench lint clean
+.PHONY: setup reproduce quick smoke check test test-all bench lint clean
 
 setup: $(DONE)/assets
 
@@ -36,7 +36,13 @@ check: setup
 	$(BIN)/pygan check config/config.yaml
 
 reproduce: check
+	$(BIN)/pygan plan config/config.yaml
 	$(BIN)/snakemake --cores all reproduce
+
+quick: setup
+	$(BIN)/pygan check config/quick.yaml
+	$(BIN)/pygan plan config/quick.yaml
+	$(BIN)/snakemake --cores all reproduce --configfile config/quick.yaml
 
 smoke: setup
 	$(BIN)/pygan check config/smoke.yaml

@@ -12,35 +12,22 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     Args:
         spec: `config` is the study file; `name`, `seeds` and `runs` are required.
         inputs: `run_json`, `stats`, `samples`, `metrics`, `anchors`, `probe`, `prune`, `selected`, `theory`,
-            `contact_sheet`, `manifest` and `benchmarks`, each a list that may be empty.
+            `diffusion`, `contact_sheet`, `manifest` and `benchmarks`, each a list that may be empty.
         out: gets `index.html` and `summary.json`.
 
     Raises:
         MissingInput: a file is not there.
         DataError: a file is malformed, or two protocols of a metric would share a table.
     """
-    import json
-
     from pygan.errors import DataError, MissingInput
-    from pygan.report.collect import collect
-    from pygan.report.page import render
-    from pygan.report.summary import summary
+    from pygan.report.so_far import write_report
 
     try:
-        study = collect(spec["config"], inputs)
-        verdicts = study.verdicts()
+        write_report(spec["config"], inputs, out)
     except FileNotFoundError as error:
         raise MissingInput(str(error)) from error
     except ValueError as error:
         raise DataError(str(error)) from error
-    _write(out / "summary.json", json.dumps(summary(study, verdicts), indent=1, ensure_ascii=False, allow_nan=False))
-    _write(out / "index.html", render(study, verdicts))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,34 @@ def check(config: Annotated[Path, typer.Argument(help="Study file, for example c
     typer.echo(f"{config}: ok ({' and '.join(parts)})")
 
 
+@app.command("plan")
+@_spoken
+def plan_(
+    config: Annotated[Path, typer.Argument(help="Study file, for example config/config.yaml.")],
+    cores: Annotated[int | None, typer.Option(min=1, help="Jobs side by side; default: all cores.")] = None,
+) -> None:
+    """Print the jobs of a study and how long they will take here, some training steps of every run being measured."""
+    from pygan.plan import available_cores, make_plan
+
+    typer.echo(make_plan(config, cores or available_cores(), lambda line: typer.echo(line, err=True)))
+
+
+@app.command()
+@_spoken
+def report(results: Annotated[Path, typer.Argument(help="Folder of the results.")] = Path("results")) -> None:
+    """Render what has finished of a study that is running or was interrupted."""
+    from pygan.errors import DataError, MissingInput
+    from pygan.report.so_far import write_so_far
+
+    try:
+        page = write_so_far(results)
+    except FileNotFoundError as error:
+        raise MissingInput(str(error)) from error
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    typer.echo(page)
+
+
 @app.command()
 @_spoken
 def doctor(

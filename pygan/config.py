@@ -11,9 +11,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
-from pygan import assets, augment, discriminators, features, losses, metrics, networks, pruning, regularizers, weights
+from pygan import (
+    assets,
+    augment,
+    diffusion,
+    discriminators,
+    features,
+    losses,
+    metrics,
+    networks,
+    pruning,
+    regularizers,
+    weights,
+)
 from pygan.checkpoint import read_tensors
-from pygan.config_combinations import check_combinations, check_labels
+from pygan.config_combinations import check_combinations, check_labels, networks_in_training
 from pygan.config_reading import read_yaml, sentence
 from pygan.context import Context
 from pygan.data import sources
@@ -33,6 +45,7 @@ Network = Annotated[Any, OneOf("pygan.networks", networks.KINDS)]
 Augment = Annotated[Any, OneOf("pygan.augment", augment.KINDS)]
 Discriminator = Annotated[Any, OneOf("pygan.discriminators", discriminators.KINDS)]
 Regularizer = Annotated[Any, OneOf("pygan.regularizers", regularizers.KINDS)]
+Denoising = Annotated[Any, OneOf("pygan.diffusion", diffusion.KINDS)]
 Pruner = Annotated[Any, OneOf("pygan.pruning", pruning.KINDS)]
 Feature = Annotated[Any, OneOf("pygan.features", features.KINDS)]
 Judge = Annotated[Any, OneOf("pygan.features", (*features.METRIC_KINDS, *features.KINDS))]
@@ -83,13 +96,14 @@ class Run:
     """Classes of generated pictures in training: as often as among the training pictures, or all alike (as in the
     gSR release); without effect on an unconditional run, which must leave it alone."""
     base: Network
-    """Generator and discriminator."""
-    loss: Literal[tuple(losses.OBJECTIVES)] = "hinge"
-    """The adversarial objective."""
+    """Generator and discriminator, or the network of a denoiser (unet)."""
+    loss: Literal[tuple(losses.OBJECTIVES)] | Denoising = "hinge"
+    """The adversarial objective; of a denoiser a mapping with the `kind` of its objective, which has to be given."""
     augment: Augment | None = None
-    """What every discriminator sees its pictures through; null: nothing."""
+    """What every discriminator, or the denoiser, sees its pictures through; null: nothing."""
     discriminators: tuple[Discriminator, ...] = Field(default=({"kind": "plain"},), min_length=1, validate_default=True)
-    """Players against the generator; the first one is the base network's own. Without it: a control of vision_aided."""
+    """Players against the generator; the first one is the base network's own. Without it: a control of vision_aided. A
+    denoiser has none and must leave the key alone."""
     regularizers: tuple[Regularizer, ...] = ()
     """Terms added to the losses."""
     training: TrainingSpec
@@ -125,6 +139,21 @@ class Select:
 
 
 @spec
+class FurtherJudge:
+    """A second opinion: the same pictures in the features of another network."""
+
+    network: Judge
+    """Whose features are compared; its numbers carry its name."""
+    metrics: tuple[Metric, ...] = Field(min_length=1)
+    """What is measured."""
+    n_gen: int | None = Field(default=None, ge=10)
+    """The first so many of the generated pictures; null: all."""
+    shared: bool = False
+    """The network may take part in training too (in the bank or in a method): its numbers then favor those runs, and
+    say so."""
+
+
+@spec
 class Evaluate:
     """The measurements against the test split."""
 
@@ -137,6 +166,8 @@ class Evaluate:
     class-wise numbers; or as often as in the test split, for distances to a split with a natural tail."""
     network: Judge
     """Whose features are compared."""
+    also: tuple[FurtherJudge, ...] = ()
+    """Further judges. A gain that one feature space shows and another does not is a gain in features."""
 
 
 @spec
@@ -147,6 +178,9 @@ class Anchors:
     """Run whose generator is measured at its initialization."""
     pca_gaussian: str | None = None
     """Run to whose training pictures the Gaussian is fitted."""
+    copycat: str | None = None
+    """Run whose training pictures are measured as if a generator repeated them: a model that is better than this is
+    better than the pictures it saw, and every measure of memorization must find this one."""
     real: str | None = None
     """Data set whose training split is measured: the floor that a model can reach."""
 
@@ -160,17 +194,21 @@ class Claim:
     """A kind that the arm uses."""
     statement: str
     arm: str
-    """Run that uses the method."""
+    """Run that uses the method; with `stage: diffusion`, a subject of that stage's `numbers`."""
     against: str
-    """Run it is compared with."""
+    """What it is compared with."""
     metric: str
-    """A number of `evaluate`, for example fd_mobilenet_v2."""
+    """A number of `evaluate`, for example fd_mobilenet_v2; with `stage: diffusion`, one of that stage."""
     direction: Literal["lower", "higher"]
     """Which values are better."""
     minimum_effect: float = Field(gt=0)
     """Smallest improvement worth having, in units of the metric."""
     control: str | None = None
     """Run with everything of the arm but the idea itself; null: none."""
+    equal_time: str | None = None
+    """Run without the method that trains as many seconds as the arm; told beside the verdict. null: none."""
+    stage: Literal["evaluate", "diffusion"] = "evaluate"
+    """Whose numbers it is about: those of runs, or those of the section `diffusion`."""
 
 
 @spec
@@ -276,11 +314,8 @@ def check_files(study: Study) -> None:
 
 def _networks(study: Study) -> list[Any]:
     """Return the frozen networks that a study names: in its bank, as judge, in discriminators and regularizers."""
-    named = list(study.bank) if study.evaluate is None else [study.evaluate.network, *study.bank]
-    for run in study.runs.values():
-        named += [network for player in run.discriminators for network in getattr(player, "networks", ())]
-        named += [regularizer.network for regularizer in run.regularizers if hasattr(regularizer, "network")]
-    return named
+    judges = [] if study.evaluate is None else [judge.network for judge in (study.evaluate, *study.evaluate.also)]
+    return [*judges, *study.bank, *(network for run in study.runs.values() for network in networks_in_training(run))]
 
 
 def _check_mask_file(key: str, path: Path, run: Run, dataset: Dataset) -> None:

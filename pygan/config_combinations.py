@@ -27,6 +27,7 @@ def check_combinations(study: Study) -> None:
     _check_bank(study)
     for name, run in study.runs.items():
         _known(f"runs.{name}.dataset", run.dataset, study.datasets)
+        _check_family(name, run)
         _check_networks(study, name, run)
         _check_discriminators(study, name, run)
         _check_classes(name, run)
@@ -36,6 +37,8 @@ def check_combinations(study: Study) -> None:
         _check_no_cycle(study, name)
         _check_players_before(study, name, run)
     _check_anchors(study)
+    if study.evaluate is not None:
+        _check_judges(study)
     if study.runs:
         _check_labels_to_measure(study)
     _check_claims(study)
@@ -67,8 +70,86 @@ def _check_bank(study: Study) -> None:
         raise ConfigError(f"evaluate.network: {study.evaluate.network.name} is in the bank, so it cannot be the judge")
 
 
+def is_denoiser(run: Run) -> bool:
+    """Whether a run trains a denoiser rather than a generator against discriminators."""
+    return not hasattr(run.base, "discriminator")
+
+
+def _check_family(name: str, run: Run) -> None:
+    """Check that base, objective and methods of a run are all those of a denoiser, or all those of a GAN."""
+    key, kind = f"runs.{name}", run.base.kind
+    labels = getattr(run.augment, "labels", None)
+    if not is_denoiser(run):
+        if not isinstance(run.loss, str):
+            raise ConfigError(f"{key}.loss: {run.loss.kind} trains a denoiser such as unet, but the base is {kind}")
+        if labels is not None:
+            raise ConfigError(f"{key}.augment: {run.augment.kind} is for denoisers, but the base is {kind}")
+        return
+    if isinstance(run.loss, str):
+        raise ConfigError(
+            f"{key}.loss: got {run.loss}, expected a mapping such as {{kind: denoising}}, because {kind} is a denoiser"
+        )
+    if len(run.discriminators) > 1 or run.discriminators[0].kind != "plain":
+        raise ConfigError(f"{key}.discriminators: {kind} is a denoiser, which has none: leave the key out")
+    for field in ("regularizers", "ticket"):
+        if getattr(run, field):
+            raise ConfigError(f"{key}.{field}: {kind} is a denoiser, expected the key to be left out")
+    if run.augment is not None and labels is None:
+        raise ConfigError(
+            f"{key}.augment: {run.augment.kind} cannot tell a denoiser what it did, expected labeled_warp"
+        )
+    if labels is not None and labels != run.base.augment_labels:
+        raise ConfigError(
+            f"{key}.base.augment_labels: got {run.base.augment_labels}, expected {labels}, those of {run.augment.kind}"
+        )
+    if run.continues is not None and set(run.continues.reset) - {"optimizers"}:
+        raise ConfigError(f"{key}.continues.reset: {kind} is a denoiser, of which only the optimizers can be reset")
+    for field in ("d_steps", "g_batch"):
+        if getattr(run.training, field) not in (None, 1):
+            raise ConfigError(f"{key}.training.{field}: {kind} is a denoiser, expected the key to be left out")
+
+
+def networks_in_training(run: Run) -> list[Any]:
+    """Return the frozen networks that a run names: in its discriminators and regularizers."""
+    named = [network for player in run.discriminators for network in getattr(player, "networks", ())]
+    return named + [term.network for term in run.regularizers if hasattr(term, "network")]
+
+
+def _check_judges(study: Study) -> None:
+    """Check that judges have names of their own, did not take part in training, and have what their metrics need."""
+    judges = [("evaluate", study.evaluate)]
+    judges += [(f"evaluate.also.{i}", judge) for i, judge in enumerate(study.evaluate.also)]
+    trained = {network.name for network in study.bank}
+    trained |= {network.name for run in study.runs.values() for network in networks_in_training(run)}
+    seen: set[str] = set()
+    for key, judge in judges:
+        name = judge.network.name
+        if name in seen:
+            raise ConfigError(f"{key}.network: {name} judges already, expected another network")
+        seen.add(name)
+        if key != "evaluate" and name in trained and not judge.shared:
+            raise ConfigError(
+                f"{key}.network: {name} takes part in training, so it favors some runs: set `shared: true` to have its "
+                "numbers all the same"
+            )
+        if (judge.n_gen or 0) > study.evaluate.n_gen:
+            raise ConfigError(
+                f"{key}.n_gen: got {judge.n_gen}, expected at most the {study.evaluate.n_gen} of evaluate"
+            )
+        for i, metric in enumerate(judge.metrics):
+            if problem := getattr(metric, "unfit", lambda network: None)(judge.network):
+                raise ConfigError(f"{key}.metrics.{i}: {problem}")
+
+
 def _check_networks(study: Study, name: str, run: Run) -> None:
     """Build the networks, so that a resolution they cannot have is found here."""
+    if is_denoiser(run):
+        try:
+            with torch.device("meta"):
+                run.base.network(_context(study, run))
+        except ValueError as error:
+            raise ConfigError(f"runs.{name}.base: {error}") from error
+        return
     try:
         networks = _bare_networks(study, run)
     except ValueError as error:
@@ -206,13 +287,17 @@ def _check_labels_to_measure(study: Study) -> None:
         raise ConfigError(
             f"select.metric: {study.select.metric.kind} is class-wise, expected a distance of all pictures"
         )
+    if not getattr(study.select.metric, "selects", True):
+        raise ConfigError(f"select.metric: {study.select.metric.kind} chooses no snapshot, expected a distance")
     if any(run.base.conditional for run in study.runs.values()):
         return
-    for i, metric in enumerate(study.evaluate.metrics):
-        if needs_classes(metric):
-            raise ConfigError(
-                f"evaluate.metrics.{i}: {metric.kind} needs labels, but no run has `conditional: true` in its `base`"
-            )
+    further = [(f"evaluate.also.{i}.metrics", judge.metrics) for i, judge in enumerate(study.evaluate.also)]
+    for key, metrics in [("evaluate.metrics", study.evaluate.metrics), *further]:
+        for i, metric in enumerate(metrics):
+            if needs_classes(metric):
+                raise ConfigError(
+                    f"{key}.{i}: {metric.kind} needs labels, but no run has `conditional: true` in its `base`"
+                )
 
 
 def _check_classes(name: str, run: Run) -> None:
@@ -290,7 +375,7 @@ def _check_no_cycle(study: Study, name: str) -> None:
 
 
 def _check_anchors(study: Study) -> None:
-    for key in ("untrained", "pca_gaussian"):
+    for key in ("untrained", "pca_gaussian", "copycat"):
         if (run := getattr(study.anchors, key)) is not None:
             _known(f"anchors.{key}", run, study.runs)
     if study.anchors.untrained is not None and not _has_untrained(study.runs[study.anchors.untrained]):
@@ -301,16 +386,22 @@ def _check_anchors(study: Study) -> None:
 
 def _check_claims(study: Study) -> None:
     ids = [claim.id for claim in study.claims]
-    names = {name: None for name in measured_names(study)} if study.claims else {}
+    of_runs = any(claim.stage == "evaluate" for claim in study.claims)
+    names = {name: None for name in measured_names(study)} if of_runs else {}
     for place, claim in enumerate(study.claims):
         key = f"claims.{place}"
         if claim.id in ids[:place]:
             raise ConfigError(f"{key}.id: {claim.id!r} is there twice")
-        for field in ("arm", "against", "control"):
+        for field in ("against", "control", "equal_time"):
+            if getattr(claim, field) == claim.arm:
+                raise ConfigError(f"{key}.{field}: {claim.arm!r} cannot be compared with itself")
+        if claim.stage == "diffusion":
+            if getattr(study, "diffusion", None) is None:
+                raise ConfigError(f"{key}.stage: got diffusion, but the study has no section `diffusion`")
+            continue
+        for field in ("arm", "against", "control", "equal_time"):
             if (run := getattr(claim, field)) is not None:
                 _known(f"{key}.{field}", run, study.runs)
-        if claim.arm == claim.against:
-            raise ConfigError(f"{key}.against: {claim.arm!r} cannot be compared with itself")
         if study.runs[claim.arm].dataset != study.runs[claim.against].dataset:
             raise ConfigError(f"{key}.against: {claim.against} has another data set than {claim.arm}")
         _known(f"{key}.method", claim.method, {kind: None for kind in _methods(study.runs[claim.arm])})
@@ -318,7 +409,8 @@ def _check_claims(study: Study) -> None:
 
 
 def _methods(run: Run) -> Iterator[str]:
-    for slot in (run.augment, *run.discriminators, *run.regularizers, run.ticket):
+    objective = None if isinstance(run.loss, str) else run.loss
+    for slot in (run.augment, *run.discriminators, *run.regularizers, run.ticket, objective):
         if slot is not None and getattr(slot, "weight", None) != 0:  # a term of weight 0 only reports
             yield slot.kind
 
@@ -335,11 +427,11 @@ def check_labels(study: Study, dataset: str, class_names: Sequence[str]) -> None
 
 def measured_names(study: Study) -> list[str]:
     """Return the names of the numbers that `evaluate` reports, found by measuring random features."""
-    network = study.evaluate.network.kind
     noise = torch.randn(2, 64, 4, generator=torch.Generator().manual_seed(0))
     found = [
-        name
-        for metric in study.evaluate.metrics
+        measured_name(name, judge.network.name, first=judge is study.evaluate)
+        for judge in (study.evaluate, *study.evaluate.also)
+        for metric in judge.metrics
         for name in getattr(metric, "names", None) or metric.build().compute(noise[0], noise[1])
     ]
-    return [measured_name(name, network) for name in found]
+    return list(dict.fromkeys(found))

@@ -44,8 +44,8 @@ from pygan.recipes import budget, recipe
 from pygan.sampling import load, load_generator, sample, save_grid
 from pygan.spec import load_spec, parse
 from pygan.training.assemble import assemble, methods
-from pygan.training.game import Batch
 from pygan.training.gan import train
+from pygan.training.material import Batch
 from pygan.training.spec import TrainingSpec
 
 Say = Callable[[str], None]
@@ -385,8 +385,8 @@ def _evaluate(out: Path, plan: dict[str, Any], network: FrozenNetwork) -> None:
         "n_images": trained["n_images"],
         "methods": methods(config),
         "nimg": chosen["nimg"],
-        "metrics": measure(metrics, network.name, features["test"], gen, None),
-        "training_pictures": measure(metrics, network.name, features["test"], features["train"], None),
+        "metrics": measure(metrics, network.name, features["test"], gen),
+        "training_pictures": measure(metrics, network.name, features["test"], features["train"]),
         "protocol": protocol_record(
             network, n_real=len(features["test"]), n_gen=N_GEN, reference_split="test", seed=config["seed"]
         ),

@@ -24,7 +24,7 @@ ROWS = (
         "pygan.ops",
     ),
     ("pygan.data", "pygan.networks", "pygan.features", "pygan.augment", "pygan.losses"),
-    ("pygan.discriminators", "pygan.regularizers", "pygan.pruning"),
+    ("pygan.discriminators", "pygan.regularizers", "pygan.pruning", "pygan.diffusion"),
     (
         "pygan.checkpoint",
         "pygan.sampling",
@@ -37,12 +37,26 @@ ROWS = (
     ("pygan.training",),
     ("pygan.config", "pygan.config_reading", "pygan.config_combinations", "pygan.recipes"),
     ("pygan.report",),
-    ("pipeline", "pygan.cli", "pygan.cli_weights", "pygan.train_folder", "pygan.doctor", "pygan.__main__"),
+    (
+        "pipeline",
+        "pygan.cli",
+        "pygan.cli_weights",
+        "pygan.train_folder",
+        "pygan.plan",
+        "pygan.advise",
+        "pygan.doctor",
+        "pygan.__main__",
+    ),
 )
 FREE_WITHIN_ROW = (0, 3, 5, 7)
 """Rows of single modules that build on one another."""
 FORBIDDEN = {"pygan.training": ("pygan.metrics",), "pygan.report": ("pygan",), "pygan.checkpoint": ("pygan.metrics",)}
-STANDARD_LIBRARY_ONLY = ("pipeline/provenance.py", "pygan/ops/source_hash.py", "pygan/data/raw_digest.py")
+STANDARD_LIBRARY_ONLY = (
+    "pipeline/provenance.py",
+    "pipeline/progress.py",
+    "pygan/ops/source_hash.py",
+    "pygan/data/raw_digest.py",
+)
 
 
 def module_of(path: Path) -> str:

@@ -17,6 +17,7 @@ from pygan import assets, config
 from pygan.checkpoint import write_tensors
 from pygan.cli import app
 from pygan.config import check_files, load
+from pygan.config_combinations import measured_names
 from pygan.errors import ConfigError, DataError, MissingInput
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,6 +66,10 @@ def at(keys: str, value: object) -> Edit:
     return edit
 
 
+def also(network: str, metric: str = "fid", **values: object) -> Edit:
+    return at("evaluate.also", [{"network": {"kind": network}, "metrics": [{"kind": metric}], **values}])
+
+
 def aided(**values: object) -> Edit:
     return at("runs.vision_aided.discriminators.1", {"kind": "vision_aided", **values})
 
@@ -75,6 +80,21 @@ def heads_alone(**values: object) -> Edit:
         run["discriminators"], run["regularizers"] = [{"kind": "vision_aided", **values}], []
 
     return edit
+
+
+def denoiser(**fields: object) -> Edit:
+    """A run more, `d`, that trains a denoiser at 32 pixels."""
+
+    def edit(study: dict) -> None:
+        training = json.loads(json.dumps(study["runs"]["base"]["training"]))
+        study["runs"]["d"] = {"dataset": "land", "base": UNET, "loss": {"kind": "denoising"}, "training": training}
+        for keys, value in fields.items():
+            at(f"runs.d.{keys.replace('__', '.')}", value)(study)
+
+    return edit
+
+
+UNET = {"kind": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1}
 
 
 def stages(old: int, new: int) -> Edit:
@@ -104,7 +124,7 @@ def stages(old: int, new: int) -> Edit:
         (at("runs.base.loss", "hing"), "runs.base.loss: got 'hing', did you mean 'hinge'?"),
         (at("runs.base.base", {"kind": "dcgam"}), "runs.base.base.kind: got 'dcgam', did you mean 'dcgan'?"),
         (at("runs.base.base", {}), "runs.base.base: got {}, expected a mapping with the key 'kind'"),
-        (at("runs.ticket.augment", {"policy": ["color"]}), "a mapping with the key 'kind' (one of ada, apa, diffaug)"),
+        (at("runs.ticket.augment", {"policy": ["color"]}), "a mapping with the key 'kind' (one of ada, apa, diffaug, "),
         (at("runs.base.base", None), "runs.base.base: got None"),
         (at("runs.base.subset", {"kind": "n_shot"}), "runs.base.subset.n: the key is missing"),
         (at("runs.base.dataset", "lend"), "runs.base.dataset: got 'lend', did you mean 'land'?"),
@@ -113,6 +133,14 @@ def stages(old: int, new: int) -> Edit:
         (at("bank.0", {"kind": "mobilenet_v2"}), "bank.0.kind: mobilenet_v2 judges the results"),
         (at("bank.1", {"kind": "efficientnet_lite0"}), "bank.1: efficientnet_lite0 is in the bank already"),
         (at("evaluate.network", {"kind": "hed_vgg16"}), "evaluate.network: hed_vgg16 is in the bank"),
+        (also("hed_vgg16"), "evaluate.also.0.network: hed_vgg16 takes part in training, so it favors some runs: set"),
+        (also("mobilenet_v2"), "evaluate.also.0.network: mobilenet_v2 judges already"),
+        (also("pixels", n_gen=9), "evaluate.also.0.n_gen: got 9"),
+        (also("pixels", n_gen=10**6), "evaluate.also.0.n_gen: got 1000000, expected at most the "),
+        (also("pixels", "inception_score"), "evaluate.also.0.metrics.0: inception_score needs a classifier, pixels is"),
+        (also("pixels", "cmmd"), "evaluate.also.0.metrics.0: cmmd needs embeddings of CLIP, got those of pixels"),
+        (also("pixels", "intra"), "evaluate.also.0.metrics.0: intra needs labels"),
+        (at("select.metric", {"kind": "memorization"}), "select.metric: memorization chooses no snapshot"),
         (at("runs.base.training.g_lr", float("inf")), "runs.base.training.g_lr: got "),
         (at("runs.base.training.g_lr", float("nan")), "runs.base.training.g_lr: got "),
         (
@@ -184,7 +212,7 @@ def stages(old: int, new: int) -> Edit:
             "no probe looks at named `networks`, so `smoothing` is always or never",
         ),
         (aided(networks=[{"kind": "pixels"}], pick="worst"), "have nothing to choose"),
-        (aided(activation="relu"), "`activation` and `class_projection` need heads: spectral"),
+        (aided(activation="relu"), "and `class_projection` need heads: spectral"),
         (stages(old=2, new=1), "expected the networks of vision_aided and perhaps more of them"),
         (at("anchors.untrained", "vision_aided"), "anchors.untrained: vision_aided writes no snapshot at 0 images"),
         (at("runs", {}), "runs: got none, expected at least one (or a `theory`)"),
@@ -199,9 +227,40 @@ def stages(old: int, new: int) -> Edit:
             at("runs.base.regularizers", [{"kind": "reg_dgm", "network": {"kind": "mobilenet_v2"}}]),
             "network.kind: mobilenet_v2 judges the results, so it cannot take part in training",
         ),
+        (denoiser(loss="hinge"), "runs.d.loss: got hinge, expected a mapping such as {kind: denoising}, because unet"),
+        (denoiser(loss={"kind": "chian"}), "runs.d.loss.kind: got 'chian', did you mean 'chain'?"),
+        (denoiser(loss={"kind": "chain", "gaps": 1}), "runs.d.loss.gaps: unknown key, did you mean 'gap'?"),
+        (denoiser(loss={"kind": "chain", "gap": [0, 2]}), "runs.d.loss: gap: got [0.0, 2.0], expected"),
+        (denoiser(loss={"kind": "denoising", "sigma_data": 0}), "runs.d.loss.sigma_data: got 0, expected greater than"),
+        (denoiser(loss={}), "runs.d.loss: got {}, expected a mapping with the key 'kind' (one of denoising, chain)"),
+        (denoiser(base={**UNET, "multipliers": [1] * 7}), "runs.d.base: resolution: got 32, expected a multiple of 64"),
+        (denoiser(discriminators=[{"kind": "vision_aided"}]), "runs.d.discriminators: unet is a denoiser, which has"),
+        (denoiser(regularizers=[{"kind": "r1"}]), "runs.d.regularizers: unet is a denoiser, expected the key to be"),
+        (denoiser(ticket={"kind": "lottery", "found_in": "base"}), "runs.d.ticket: unet is a denoiser, expected the"),
+        (denoiser(augment={"kind": "ada"}), "runs.d.augment: ada cannot tell a denoiser what it did, expected labeled"),
+        (
+            denoiser(augment={"kind": "labeled_warp"}, base={**UNET, "augment_labels": 3}),
+            "runs.d.base.augment_labels: got 3, expected 6, those of labeled_warp",
+        ),
+        (denoiser(training__d_steps=2), "runs.d.training.d_steps: unet is a denoiser, expected the key to be left out"),
+        (denoiser(gen_labels="uniform"), "runs.d.gen_labels: uniform needs labels, set `conditional: true`"),
+        (
+            at("runs.base.loss", {"kind": "chain"}),
+            "runs.base.loss: chain trains a denoiser such as unet, but the base is dcgan",
+        ),
+        (
+            at("runs.base.augment", {"kind": "labeled_warp"}),
+            "runs.base.augment: labeled_warp is for denoisers, but the base is dcgan",
+        ),
         (at("anchors.real", "sea"), "anchors.real: got 'sea', expected one of land"),
         (at("claims.0.arm", "vision"), "claims.0.arm: got 'vision', did you mean 'vision_aided'?"),
         (at("claims.0.against", "vision_aided"), "claims.0.against: 'vision_aided' cannot be compared with itself"),
+        (
+            at("claims.0.equal_time", "vision_aided"),
+            "claims.0.equal_time: 'vision_aided' cannot be compared with itself",
+        ),
+        (at("claims.0.equal_time", "longer"), "claims.0.equal_time: got 'longer', expected one of base, ticket"),
+        (at("claims.0.stage", "diffusion"), "claims.0.stage: got diffusion, but the study has no section `diffusion`"),
         (at("claims.0.method", "lottery"), "claims.0.method: got 'lottery', expected one of"),
         (at("claims.0.metric", "fd_mobilenet"), "claims.0.metric: got 'fd_mobilenet', did you mean 'fd_mobilenet_v2'?"),
     ],
@@ -348,6 +407,24 @@ def test_stages_and_controls_are_accepted(smoke: dict, edit: Edit) -> None:
     config.check_combinations(config.parse_study(smoke))
 
 
+def test_further_judges_have_numbers_of_their_own(smoke: dict) -> None:
+    smoke["evaluate"]["metrics"] = [{"kind": "fid"}, {"kind": "prdc"}, {"kind": "inception_score"}]
+    smoke["evaluate"]["also"] = [
+        {"network": {"kind": "hed_vgg16"}, "metrics": [{"kind": "fid"}, {"kind": "prdc"}], "shared": True},
+        {"network": {"kind": "clip_vit"}, "metrics": [{"kind": "cmmd"}]},
+        {"network": {"kind": "timm", "model": "vit_small_patch14_dinov2"}, "metrics": [{"kind": "fid"}]},
+    ]
+    smoke["claims"][0]["metric"] = "recall_hed_vgg16"
+    study = config.parse_study(smoke)
+    config.check_combinations(study)
+    shares = ["precision", "recall", "density", "coverage"]
+    assert measured_names(study) == [
+        *("fd_mobilenet_v2", *shares, "is_mobilenet_v2"),
+        *(f"{name}_hed_vgg16" for name in ("fd", *shares)),
+        *("cmmd_clip_vit", "fd_vit_small_patch14_dinov2"),
+    ]
+
+
 def test_heads_alone_begin_with_discriminators_of_their_own(smoke: dict) -> None:
     heads_alone()(smoke)
     smoke["runs"]["vision_aided"]["continues"]["reset"] = ["discriminators"]
@@ -448,3 +525,18 @@ def test_clean_keeps_the_newest_and_the_held(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert result.output == "2.0 MiB freed\n"
     assert sorted(path.name for path in (tmp_path / "train").iterdir()) == ["held", "newest"]
+
+
+def test_a_denoiser_is_a_run_like_any_other(smoke: dict, tmp_path: Path) -> None:
+    utils = pytest.importorskip("snakemake.utils")
+    warp = {"kind": "labeled_warp"}
+    denoiser(loss={"kind": "chain", "levels": "ddpm"}, augment=warp, continues={"run": "d", "nimg": 0})(smoke)
+    smoke["runs"]["first"] = smoke["runs"]["d"] | {"continues": None}
+    smoke["runs"]["d"]["continues"]["run"] = "first"
+    smoke["claims"] = [smoke["claims"][0] | {"arm": "d", "against": "first", "method": "chain"}]
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(smoke))
+    study = load(path)
+    utils.validate(smoke, str(schema.TARGET))
+    assert smoke == study.plain()
+    assert study.runs["d"].loss.gap_steps == (50, 200)

@@ -8,11 +8,12 @@ import torch
 from linear_style import LinearStyle
 from torch import nn
 
-from pygan import augment, discriminators, metrics, networks, regularizers
+from pygan import augment, diffusion, discriminators, metrics, networks, regularizers
 from pygan.context import Context, Step
 from pygan.draws import Draws
 from pygan.errors import ConfigError
 from pygan.losses import OBJECTIVES
+from pygan.metrics.base import Labels, Training
 from pygan.spec import load_spec
 
 REAL = Draws(0, "real", torch.arange(6)).integers(256, 3, 16, 16).to(torch.uint8)
@@ -80,15 +81,38 @@ def test_an_augmentation_keeps_shapes_and_repeats(kind):
 @pytest.mark.parametrize("kind", metrics.KINDS)
 def test_a_metric_reports_value_interval_and_protocol(kind):
     metric = load_spec("pygan.metrics", {"kind": kind}).build()
-    real, gen = (torch.randn(60, 8, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
-    once, again = metric.compute(real, gen), metric.compute(real, gen)
+    real, gen, train = (torch.randn(60, 8, generator=torch.Generator().manual_seed(s)) for s in (0, 1, 2))
+    given = {
+        "labels": Labels.one_class(60, 60),
+        "training": Training(features=train, index=torch.arange(60)),
+        "classify": nn.Linear(8, 5).requires_grad_(False),
+    }
+    needed = {name: given[name] for name in getattr(metric, "needs", ())}
+    once, again = metric.compute(real, gen, **needed), metric.compute(real, gen, **needed)
     assert once == again
     for result in once.values():
         assert {"value", "interval", "protocol"} <= result.keys()
         assert isinstance(result["protocol"], str)
 
 
-PACKAGES = (augment, discriminators, metrics, networks, regularizers)
+@pytest.mark.parametrize("kind", diffusion.KINDS)
+def test_an_objective_makes_a_denoiser_and_a_loss_that_moves_it(kind):
+    spec = load_spec("pygan.diffusion", {"kind": kind, "steps": 2})
+    unet = {"kind": "unet", "channels": 4, "multipliers": [1], "blocks": 1, "attention": []}
+    G = spec.generator(load_spec("pygan.networks", unet), CTX)
+    img = REAL / 127.5 - 1
+    once, again = (spec.build(CTX)(img, Draws(0, "n", torch.arange(6))) for _ in range(2))
+    assert once.z.shape == once.target.shape == img.shape and once.sigma.shape == once.weight.shape == (6,)
+    assert all(torch.equal(a, b) for a, b in zip(vars(once).values(), vars(again).values(), strict=True))
+    losses = once.loss(G.denoiser(once.z, once.sigma))
+    assert losses.shape == (6,) and losses.isfinite().all()
+    losses.mean().backward()
+    assert G.denoiser.network.last.weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        assert G(torch.randn(2, G.z_dim)).shape == (2, 3, 16, 16)
+
+
+PACKAGES = (augment, diffusion, discriminators, metrics, networks, regularizers)
 
 
 @pytest.mark.parametrize(("package", "kind"), [(p.__name__, k) for p in PACKAGES for k in p.KINDS])

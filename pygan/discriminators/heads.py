@@ -26,6 +26,7 @@ Shape = tuple[int, ...]
 """Of one picture's tap: `(C, h, w)` or `(C,)`."""
 Layers = Literal["equalized", "spectral"]
 Activation = Literal["lrelu", "relu"]
+Init = Literal["layers", "normal"]
 
 LARGEST_UNSTRIDED = 7
 """Side of a map, pixels, up to which the first convolution of a spatial branch keeps it: CLIP has 7, DINO 14."""
@@ -78,6 +79,7 @@ def published_head(
     layers: Layers,
     width: int | None = None,
     activation: Activation = "lrelu",
+    init: Init = "layers",
     num_classes: int = 0,
 ) -> Head:
     """Return the published head for taps of these shapes.
@@ -87,14 +89,15 @@ def published_head(
         layers: whose layers.
         width: channels inside; None: the published 256, or 128 in a multi-level head with a strided branch.
         activation: of the spectral layers; the equalized ones have StyleGAN2's leaky ReLU.
+        init: of the spectral layers' weights and the embedding: PyTorch's, or normal with deviation 0.02.
         num_classes: 0: labels are ignored; else the logit of the last level gains a projection of the class.
 
     Raises:
-        ConfigError: a map is too small, or `activation` or `num_classes` with equalized layers.
+        ConfigError: a map is too small, or `activation`, `init` or `num_classes` with equalized layers.
     """
-    if layers == "equalized" and (activation != "lrelu" or num_classes):
+    if layers == "equalized" and (activation != "lrelu" or init != "layers" or num_classes):
         raise ConfigError(
-            "heads: equalized has leaky ReLU and ignores classes; spectral takes an activation and classes"
+            "heads: equalized has leaky ReLU, its own initialization and no classes; spectral takes all three"
         )
     for shape in shapes:
         if min(shape[1:], default=2) < 2:
@@ -102,7 +105,7 @@ def published_head(
                 f"heads: {layers} needs maps of at least 2x2 pixels, got {shape[1]}x{shape[2]}: "
                 "raise the resolution of the network in the bank, or name earlier taps"
             )
-    make = _Equalized() if layers == "equalized" else _Spectral(activation)
+    make = _Equalized() if layers == "equalized" else _Spectral(activation, init)
     if len(shapes) > 1:
         return MultiLevel(shapes, make, width, num_classes)
     return Single(shapes[0], make, width or 256, num_classes)
@@ -168,7 +171,7 @@ class _Dense(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(*layers)
         self.out = make.linear(width)
-        self.embed = nn.Embedding(num_classes, width) if num_classes else None
+        self.embed = make.embedding(num_classes, width) if num_classes else None
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
         h = self.layers(x)
@@ -195,27 +198,39 @@ class _Equalized:
 
 
 class _Spectral:
-    """Layers of the pip package."""
+    """Layers of the pip package, or those of the BigGAN branch, which draws weights like its networks do."""
 
-    def __init__(self, activation: Activation) -> None:
+    def __init__(self, activation: Activation, init: Init) -> None:
         self.activation = activation
+        self.init = init
+
+    def _drawn(self, layer: nn.Module) -> nn.Module:
+        if self.init == "normal":
+            nn.init.normal_(layer.weight, std=0.02)
+        return layer
+
+    def _normalized(self, layer: nn.Module) -> nn.Module:
+        return spectral_norm(self._drawn(layer))
 
     def _act(self) -> nn.Module:
         return nn.LeakyReLU(0.2) if self.activation == "lrelu" else nn.ReLU()
 
     def conv3(self, c_in: int, c_out: int, stride: int) -> nn.Module:
         if stride == 1:
-            return nn.Sequential(spectral_norm(nn.Conv2d(c_in, c_out, 3, padding=1)), self._act())
-        return nn.Sequential(_Blur(padding=2), spectral_norm(nn.Conv2d(c_in, c_out, 3, stride)), self._act())
+            return nn.Sequential(self._normalized(nn.Conv2d(c_in, c_out, 3, padding=1)), self._act())
+        return nn.Sequential(_Blur(padding=2), self._normalized(nn.Conv2d(c_in, c_out, 3, stride)), self._act())
 
     def conv1(self, c_in: int) -> nn.Module:
-        return nn.Sequential(_Blur(padding=1), spectral_norm(nn.Conv2d(c_in, 1, 1, 2)))
+        return nn.Sequential(_Blur(padding=1), self._normalized(nn.Conv2d(c_in, 1, 1, 2)))
 
     def dense(self, c_in: int, c_out: int) -> nn.Module:
-        return nn.Sequential(spectral_norm(nn.Linear(c_in, c_out)), self._act())
+        return nn.Sequential(self._normalized(nn.Linear(c_in, c_out)), self._act())
 
     def linear(self, c_in: int) -> nn.Module:
-        return spectral_norm(nn.Linear(c_in, 1))
+        return self._normalized(nn.Linear(c_in, 1))
+
+    def embedding(self, classes: int, width: int) -> nn.Module:
+        return self._drawn(nn.Embedding(classes, width))
 
 
 _Layers = _Equalized | _Spectral

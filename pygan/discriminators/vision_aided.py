@@ -25,7 +25,7 @@ from pygan import augment as augmentations
 from pygan import features
 from pygan.augment.diffaug import cutout
 from pygan.context import Context, Objective
-from pygan.discriminators.heads import Activation, Head, OwnHead, published_head
+from pygan.discriminators.heads import Activation, Head, Init, OwnHead, published_head
 from pygan.discriminators.plain import Augment, Player
 from pygan.draws import Draws
 from pygan.errors import ConfigError
@@ -51,6 +51,8 @@ class Spec:
     """Channels inside a head; null: 64 in own heads, in the published ones 256, or 128 at taps of more than 7x7."""
     activation: Activation = "lrelu"
     """Of spectral heads: lrelu (pip package) or relu (BigGAN branch)."""
+    init: Init = "layers"
+    """Of spectral heads: as PyTorch draws them (pip package), or weights normal with deviation 0.02 (BigGAN branch)."""
     class_projection: bool = False
     """Spectral heads of conditional runs score how well the class fits, too (pip package, Miyato and Koyama 2018)."""
     objective: Literal["run", "bce", "hinge"] = "run"
@@ -70,8 +72,8 @@ class Spec:
     def _consistent(self) -> "Spec":
         if self.networks and (self.count not in (1, len(self.networks)) or self.pick != "best" or self.random_init):
             raise ValueError("networks: they are named, so `count`, `pick` and `random_init` have nothing to choose")
-        if self.heads != "spectral" and (self.activation != "lrelu" or self.class_projection):
-            raise ValueError("heads: `activation` and `class_projection` need heads: spectral")
+        if self.heads != "spectral" and (self.activation != "lrelu" or self.init != "layers" or self.class_projection):
+            raise ValueError("heads: `activation`, `init` and `class_projection` need heads: spectral")
         return self
 
     def players(self, ctx: Context, network: nn.Module, new_augment: Callable[[], Augment | None]) -> "list[Player]":
@@ -107,7 +109,12 @@ class Spec:
             raise ConfigError("discriminators.vision_aided.class_projection: the run has no classes")
         classes = ctx.num_classes if self.class_projection else 0
         return published_head(
-            frozen.shapes, layers=self.heads, width=self.width, activation=self.activation, num_classes=classes
+            frozen.shapes,
+            layers=self.heads,
+            width=self.width,
+            activation=self.activation,
+            init=self.init,
+            num_classes=classes,
         )
 
     def _objective(self, frozen: FrozenNetwork) -> Objective | None:

@@ -17,7 +17,7 @@ from pygan.features.frozen import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     FrozenNetwork,
-    FrozenSpec,
+    MetricSpec,
     folded_convolutions,
     load_convolutions,
 )
@@ -38,7 +38,7 @@ _STAGES = (  # expansion, kernel, stride, channels, blocks
 
 
 class MobileNetV2(FrozenNetwork):
-    """MobileNetV2 with its last map `last` (stride 32) and the 1280-d vector `pooled` that its classifier reads."""
+    """MobileNetV2: its last map `last` (stride 32), the 1280-d vector `pooled`, and `logits` (1000 classes)."""
 
     usual_taps = ("last",)
 
@@ -55,18 +55,21 @@ class MobileNetV2(FrozenNetwork):
             *inverted_residuals(32, _STAGES, tf_padding=False),
             Convolution(320, 1280),
         )
+        self.classifier = nn.Linear(1280, 1000)
 
     def _walk(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         x = self.layers(x)
         yield "last", x
-        yield "pooled", x.mean((2, 3))
+        x = x.mean((2, 3))
+        yield "pooled", x
+        yield "logits", self.classifier(x)
 
 
 @spec
-class Spec(FrozenSpec):
+class Spec(MetricSpec):
     """The ImageNet classifier MobileNetV2, for metrics only."""
 
-    metric_only: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
 
     kind: Literal["mobilenet_v2"] = "mobilenet_v2"
     resolution: int = Field(default=128, ge=32, le=512)
@@ -77,5 +80,7 @@ class Spec(FrozenSpec):
 
     def _load(self, network: MobileNetV2) -> str:
         state = torch.load(assets.find(FILE), map_location="cpu", weights_only=True)
+        classifier = {name: state.pop(f"classifier.1.{name}") for name in ("weight", "bias")}
+        network.classifier.load_state_dict(classifier)
         load_convolutions(network, folded_convolutions(state, eps=1e-5))
         return assets.sha256_of(FILE)

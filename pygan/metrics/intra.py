@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pygan.draws import permutation
 from pygan.metrics.base import Labels, prepared
-from pygan.metrics.fid import frechet_distance
+from pygan.metrics.frechet import frechet_distance
 from pygan.metrics.kid import KernelDistance
 from pygan.spec import spec
 
@@ -57,7 +57,7 @@ def principal_axes(x: Tensor, components: int) -> Tensor:
 class IntraClass:
     """Computes the averages over classes and over the groups, with every class's value in `classes`."""
 
-    labeled = True
+    needs = ("labels",)
 
     def __init__(self, components: int, at_least: int, resamples: int, seed: int) -> None:
         self.components = components

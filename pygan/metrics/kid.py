@@ -17,14 +17,15 @@ from pygan.metrics.base import prepared
 from pygan.spec import spec
 
 
-def _kernel(x: Tensor, y: Tensor) -> Tensor:
+def kernel(x: Tensor, y: Tensor) -> Tensor:
+    """Return (x'y / D + 1)^3 of all pairs of rows of `[N, D]` and `[M, D]`, `[N, M]`."""
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def _within(kernel: Tensor, weights: Tensor) -> Tensor:
-    """Return `[B]`: the mean of `kernel` `[N, N]` over pairs of different pictures, each counted `weights` `[B, N]`."""
+def within(values: Tensor, weights: Tensor) -> Tensor:
+    """Return `[B]`: the mean of `values` `[N, N]` over pairs of different pictures, each counted `weights` `[B, N]`."""
     square = weights.square()
-    pairs = ((weights @ kernel) * weights).sum(1) - square @ kernel.diagonal()
+    pairs = ((weights @ values) * weights).sum(1) - square @ values.diagonal()
     return pairs / (weights.sum(1).square() - square.sum(1))
 
 
@@ -48,8 +49,8 @@ class KernelDistance:
         real, gen = prepared(real, gen)
         w_real = _bootstrap(self.seed, "real", self.resamples, len(real))
         w_gen = _bootstrap(self.seed, "gen", self.resamples, len(gen))
-        across = ((w_real @ _kernel(real, gen)) * w_gen).sum(1) / (len(real) * len(gen))
-        estimates = _within(_kernel(real, real), w_real) + _within(_kernel(gen, gen), w_gen) - 2 * across
+        across = ((w_real @ kernel(real, gen)) * w_gen).sum(1) / (len(real) * len(gen))
+        estimates = within(kernel(real, real), w_real) + within(kernel(gen, gen), w_gen) - 2 * across
         interval = torch.quantile(estimates[1:], torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
         protocol = (
             f"unbiased squared MMD, kernel (x'y/D + 1)^3, {len(real)} real, {len(gen)} generated, raw value; "

@@ -19,6 +19,9 @@ from pygan.report.study import Evaluation, Job, Measured, Owned, Study
 SHARED_PROTOCOL = ("network", "network_sha256", "resize", "n_real", "reference_split", "dtype")
 """Keys of a protocol that every row of one table has to share, besides the number of generated pictures."""
 
+BESIDE = ("generated", "held_out", "copying", "alarm_below", "pairs")
+"""Keys of a number that a reader wants beside it."""
+
 
 def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> Study:
     """Read the results of a study.
@@ -27,8 +30,8 @@ def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> 
         config: `name`, `seeds`, `runs` and, where the study has them, `datasets`, `claims` and the other sections of
             the config file.
         inputs: lists of files by name: run_json, stats, samples, metrics, anchors, probe, prune, selected,
-            theory, contact_sheet, manifest, benchmarks (files, or folders searched for them). A name may be absent; a
-            benchmark file may be missing.
+            theory, diffusion, neighbors, contact_sheet, manifest, rule_graph, benchmarks (files, or folders searched
+            for them). A name may be absent; a benchmark file and the rule graph may be missing.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -58,11 +61,15 @@ def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> 
     study.stats = {_place(path): _read_stats(path) for path in inputs.get("stats", ())}
     for path in inputs.get("samples", ()):
         study.samples.setdefault(_place(path), {})[_nimg_of(path)] = _existing(path)
+    study.neighbors = {_place(path): _existing(path) for path in inputs.get("neighbors", ())}
     study.contact_sheets = {path.parent.name: _existing(path) for path in inputs.get("contact_sheet", ())}
     study.manifests = {path.parent.name: read_json(path) for path in inputs.get("manifest", ())}
     study.theory = next((read_json(path) for path in inputs.get("theory", ())), None)
+    study.rule_graph = next((read_json(path) for path in inputs.get("rule_graph", ()) if path.is_file()), None)
+    study.diffusion = [read_json(path) for path in inputs.get("diffusion", ())]
     study.stage_seconds = _stage_seconds(inputs.get("benchmarks", ()))
     _check_unique(study.evaluations)
+    _check_diffusion_claims(study)
     check_protocols(study)
     return study
 
@@ -94,8 +101,7 @@ def check_protocols(study: Study) -> None:
             if (evaluation.dataset, metric) in first:
                 _check_pair(first[evaluation.dataset, metric], evaluation, metric, real=True)
     for claim in study.claims:
-        measured = [e for run in (claim.arm, claim.against, claim.control) if run for e in study.of_run(run)]
-        measured = [e for e in measured if claim.metric in e.metrics]
+        measured = [e for run in claim.subjects for e in study.of_run(run) if claim.metric in e.metrics]
         for evaluation in measured[1:]:
             _check_pair(measured[0], evaluation, claim.metric, real=False)
 
@@ -107,9 +113,11 @@ def _check_pair(a: Evaluation, b: Evaluation, metric: str, *, real: bool) -> Non
             f"{what} is {left!r} in {a.path} and {right!r} in {b.path}"
         )
 
+    left, right = a.record(metric), b.record(metric)
+    own = {"n_real"} if left.get("reference_split") == "train" else set()  # every run has its own training pictures
     for key in SHARED_PROTOCOL if real else (*SHARED_PROTOCOL, "n_gen"):
-        if a.protocol.get(key) != b.protocol.get(key):
-            refuse(key, a.protocol.get(key), b.protocol.get(key))
+        if key not in own and left.get(key) != right.get(key):
+            refuse(key, left.get(key), right.get(key))
     if not real and a.metrics[metric].protocol != b.metrics[metric].protocol:
         refuse("the protocol line", a.metrics[metric].protocol, b.metrics[metric].protocol)
 
@@ -128,11 +136,26 @@ def _claim(entry: Mapping[str, Any], runs: Mapping[str, Any]) -> Claim:
         claim = Claim(**entry)
     except TypeError as error:
         raise ValueError(f"claims.{entry.get('id', '?')}: {error}") from error
-    for key in ("arm", "against", "control"):
+    for key in ("arm", "against", "control", "equal_time") if claim.stage == "evaluate" else ():
         run = getattr(claim, key)
         if run is not None and run not in runs:
             raise ValueError(f"claims.{claim.id}.{key}: got {run!r}, expected one of {', '.join(runs)}")
     return claim
+
+
+def _check_diffusion_claims(study: Study) -> None:
+    """Raise `ValueError` where a claim names a subject or metric that the finished stage does not have."""
+    if not study.diffusion:
+        return
+    numbers: dict[str, dict[str, None]] = {}
+    for record in study.diffusion:
+        for subject, found in record.get("numbers", {}).items():
+            numbers.setdefault(subject, {}).update(dict.fromkeys(found))
+    for claim in (claim for claim in study.claims if claim.stage == "diffusion"):
+        for subject in claim.subjects:
+            if claim.metric not in numbers.get(subject, {}):
+                known = ", ".join(f"{name}: {'/'.join(metrics)}" for name, metrics in numbers.items())
+                raise ValueError(f"claims.{claim.id}: no {claim.metric!r} of {subject!r}, expected one of {known}")
 
 
 def _evaluation(path: Path) -> Evaluation:
@@ -148,6 +171,8 @@ def _evaluation(path: Path) -> Evaluation:
             interval=tuple(entry["interval"]) if entry.get("interval") else None,
             protocol=str(_get(entry, "protocol", path, f"metrics.{name}.")),
             classes=entry.get("classes"),
+            record=entry.get("record") or {},
+            beside={key: entry[key] for key in BESIDE if key in entry},
         )
         for name, entry in _get(record, "metrics", path).items()
     }

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy import stats
+from scipy import optimize, stats
 
 SUPPORTED = "supported"
 NOT_SUPPORTED = "not supported"
@@ -19,8 +19,8 @@ UNDECIDED = "undecided"
 LEVEL = 0.95
 POWER = 0.80
 MDE_DEFINITION = (
-    "minimum detectable effect: the true effect that a two-sided paired t test at the 5 % level finds with 80 % power, "
-    "(t.975 + t.80) times the standard error of the mean difference, n - 1 degrees of freedom"
+    "minimum detectable effect: the true effect that a two-sided paired t test at the 5 % level finds with 80 % power "
+    "at the standard deviation and number of seeds seen here (noncentral t distribution, n - 1 degrees of freedom)"
 )
 
 
@@ -33,9 +33,9 @@ class Claim:
     """Name of the method's file, as in the `KINDS` of its package."""
     statement: str
     arm: str
-    """Run that uses the method."""
+    """Run that uses the method; with `stage: diffusion`, a subject of that stage."""
     against: str
-    """Run it is compared with."""
+    """What it is compared with."""
     metric: str
     direction: Literal["lower", "higher"]
     """Which values of the metric are better."""
@@ -43,6 +43,16 @@ class Claim:
     """Smallest improvement worth having, in units of the metric; > 0."""
     control: str | None = None
     """Run that has everything of the arm but the idea itself; None: no control."""
+    equal_time: str | None = None
+    """Run without the method that trains as many seconds as the arm; None: none. It does not decide the verdict of a
+    claim at equal images, it is told beside it."""
+    stage: Literal["evaluate", "diffusion"] = "evaluate"
+    """Whose numbers the claim is about: those of runs, or those of the study of diffusion models."""
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """All that the claim compares, the arm first."""
+        return tuple(name for name in (self.arm, self.against, self.control, self.equal_time) if name is not None)
 
     def __post_init__(self) -> None:
         if self.direction not in ("lower", "higher"):
@@ -69,6 +79,11 @@ class Paired:
         """True where the interval lies wholly above 0."""
         return self.ci95 is not None and self.ci95[0] > 0
 
+    @property
+    def minimum_detectable_effect(self) -> float | None:
+        """See `MDE_DEFINITION`; None: fewer than two common seeds."""
+        return None if self.standard_error is None else minimum_detectable_effect(self.standard_error, len(self.seeds))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -80,12 +95,18 @@ class Verdict:
     """Arm over the run it is compared with."""
     control: Paired | None
     """Arm over its control; None: the claim has no control."""
+    equal_time: Paired | None
+    """Arm over the run of equal time; None: the claim names none."""
     difference: float | None
     """Mean of arm minus the run it is compared with, sign as in the metric; None: no common seed."""
-    minimum_detectable_effect: float | None
-    """See `MDE_DEFINITION`; None: fewer than two common seeds."""
     reason: str
     """Which rule decided."""
+
+    @property
+    def minimum_detectable_effect(self) -> float | None:
+        """Of the comparison that leaves the claim undecided: with the control where the effect itself is shown."""
+        blurred = self.effect.shows_improvement and self.control is not None and not self.control.shows_improvement
+        return (self.control if blurred else self.effect).minimum_detectable_effect
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
@@ -106,8 +127,10 @@ def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] |
 
 def minimum_detectable_effect(standard_error: float, n: int) -> float:
     """Return the effect found with 80 % power by a two-sided 5 % paired t test on `n` seeds; see `MDE_DEFINITION`."""
-    quantiles = stats.t.ppf([0.5 + LEVEL / 2, POWER], n - 1)
-    return float(quantiles.sum()) * standard_error
+    threshold = stats.t.ppf(0.5 + LEVEL / 2, n - 1)
+    largest = 2 * (threshold + stats.t.ppf(POWER, n - 1))
+    shift = optimize.brentq(lambda shift: stats.nct.sf(threshold, n - 1, shift) - POWER, 0, largest)
+    return float(shift) * standard_error
 
 
 def paired(better: Mapping[int, float], worse: Mapping[int, float], direction: str) -> Paired:
@@ -132,6 +155,7 @@ def judge(
     values_arm: Mapping[int, float],
     values_against: Mapping[int, float],
     values_control: Mapping[int, float] | None = None,
+    values_equal_time: Mapping[int, float] | None = None,
 ) -> Verdict:
     """Judge `claim` on the seeds that its runs have in common.
 
@@ -143,16 +167,23 @@ def judge(
         values_arm: seed -> value of the metric.
         values_against: seed -> value of the metric.
         values_control: seed -> value of the metric; None: nothing measured for the control, or no control.
+        values_equal_time: the same for the run of equal time, which decides nothing.
 
     Raises:
         ValueError: a value is not finite.
     """
-    for run, values in ((claim.arm, values_arm), (claim.against, values_against), (claim.control, values_control)):
+    for run, values in (
+        (claim.arm, values_arm),
+        (claim.against, values_against),
+        (claim.control, values_control),
+        (claim.equal_time, values_equal_time),
+    ):
         for seed, value in (values or {}).items():
             if not math.isfinite(value):
                 raise ValueError(f"claims.{claim.id}: {claim.metric} of run {run}, seed {seed} is {value}, not finite")
     effect = paired(values_arm, values_against, claim.direction)
     control = paired(values_arm, values_control or {}, claim.direction) if claim.control is not None else None
+    equal_time = paired(values_arm, values_equal_time or {}, claim.direction) if claim.equal_time is not None else None
     verdict, reason = _decide(claim, effect, control)
     sign = 1.0 if claim.direction == "higher" else -1.0
     return Verdict(
@@ -160,12 +191,8 @@ def judge(
         verdict=verdict,
         effect=effect,
         control=control,
+        equal_time=equal_time,
         difference=None if effect.mean is None else sign * effect.mean,
-        minimum_detectable_effect=(
-            None
-            if effect.standard_error is None
-            else minimum_detectable_effect(effect.standard_error, len(effect.seeds))
-        ),
         reason=reason,
     )
 

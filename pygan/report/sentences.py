@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pygan.report.evidence import NOT_SUPPORTED, SUPPORTED, Verdict
+from pygan.report.evidence import NOT_SUPPORTED, SUPPORTED, Paired, Verdict
 from pygan.report.study import Study
 from pygan.report.text import better, decimals_for, duration, mean_of, metric_title, number, optional
 
@@ -35,7 +35,7 @@ def _verdict_sentence(study: Study, v: Verdict) -> str:
     claim, effect = v.claim, v.effect
     if effect.mean is None or effect.ci95 is None:
         return f"Undecided: {v.reason}."
-    arm, against = study.values(claim.arm, claim.metric), study.values(claim.against, claim.metric)
+    arm, against = (study.claimed_values(claim, name) for name in (claim.arm, claim.against))
     shown = [effect.mean, *effect.ci95, claim.minimum_effect]
     decimals = decimals_for(shown)
     low, high = (number(bound, decimals) for bound in effect.ci95)
@@ -47,30 +47,53 @@ def _verdict_sentence(study: Study, v: Verdict) -> str:
         f"for {claim.against} over {len(effect.seeds)} paired seeds, {side} by {number(abs(effect.mean), decimals)} "
         f"(95 % interval of the improvement: {low} to {high})"
     )
-    return f"{measured}{_consequence(v, decimals)}.{_cost(study, v)}"
+    others = [
+        _comparison(f"the control {claim.control}", v.control, "the gain is more than the two have in common"),
+        _comparison(f"{claim.equal_time} at equal time", v.equal_time, "the gain is worth its time"),
+    ]
+    return f"{measured}{_consequence(v, decimals)}.{_cost(study, v)}{''.join(others)}"
+
+
+def _comparison(other: str, effect: Paired | None, meaning: str) -> str:
+    """Return what a comparison beside that of the claim says; empty for none."""
+    if effect is None:
+        return ""
+    if effect.mean is None or effect.ci95 is None:
+        return f" Against {other} there are {len(effect.seeds)} paired seed(s), an interval needs at least 2."
+    decimals = decimals_for([effect.mean, *effect.ci95])
+    low, high = (number(bound, decimals) for bound in effect.ci95)
+    side = "better" if effect.mean >= 0 else "worse"
+    measured = f" Against {other} it is {side} by {number(abs(effect.mean), decimals)} ({low} to {high})"
+    if effect.shows_improvement:
+        return f"{measured}: {meaning}."
+    if effect.ci95[1] < 0:
+        return f"{measured}: {other} does better without the method."
+    return (
+        f"{measured}: undecided, effects below about {optional(effect.minimum_detectable_effect, decimals)} go "
+        "undetected with so few seeds."
+    )
 
 
 def _consequence(v: Verdict, decimals: int) -> str:
     minimum = f"{v.claim.minimum_effect:g}"
     if v.verdict == SUPPORTED:
         small = v.effect.mean < v.claim.minimum_effect
-        control = "" if v.control is None else f", and the interval over the control {v.claim.control} excludes 0 too"
-        return control + (f"; it is smaller than the minimum effect of {minimum}" if small else "")
+        return f"; it is smaller than the minimum effect of {minimum}" if small else ""
     if v.verdict == NOT_SUPPORTED:
         worse = v.effect.ci95[1] < 0
         return f", which excludes the minimum effect of {minimum}: " + (
             "the method made it worse" if worse else "a null result"
         )
-    detectable = (
-        f"effects below about {optional(v.minimum_detectable_effect, decimals)} go undetected with so few seeds"
-    )
     if v.effect.shows_improvement:
-        return f", but it is not shown to be better than its control {v.claim.control}; {detectable}"
-    return f", which excludes neither 0 nor the minimum effect of {minimum}; {detectable}"
+        return f", but it is not shown to be better than its control {v.claim.control}"
+    return (
+        f", which excludes neither 0 nor the minimum effect of {minimum}; effects below about "
+        f"{optional(v.minimum_detectable_effect, decimals)} go undetected with so few seeds"
+    )
 
 
 def _cost(study: Study, v: Verdict) -> str:
-    ratio = study.seconds_ratio(v.claim.arm, v.claim.against)
+    ratio = study.seconds_ratio(v.claim.arm, v.claim.against) if v.claim.stage == "evaluate" else None
     if ratio is None or 1 / EQUAL_TIME < ratio < EQUAL_TIME:
         return ""
     search = " with the search for its ticket" if (study.runs[v.claim.arm] or {}).get("ticket") else ""

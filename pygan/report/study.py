@@ -7,7 +7,7 @@ from typing import Any
 
 from pygan.report.evidence import Claim, Verdict, judge
 
-ANCHOR_ORDER = ("untrained", "pca_gaussian", "real")
+ANCHOR_ORDER = ("untrained", "pca_gaussian", "copycat", "real")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,11 @@ class Measured:
     protocol: str
     classes: dict[str, dict[str, Any]] | None = None
     """Class name -> `value`, and the numbers of `train`, `real` and `gen` pictures; None: not a class-wise number."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """Network and its sha256, resize, n_real, n_gen, reference split, seeds, dtype, versions; empty: those of the
+    evaluation."""
+    beside: dict[str, Any] = field(default_factory=dict)
+    """What else was found: `held_out` (the same measure of held-out real pictures), `generated`, `copying`, ..."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +33,7 @@ class Evaluation:
 
     path: Path
     subject: str
-    """"run", "untrained", "pca_gaussian" or "real"."""
+    """"run", "untrained", "pca_gaussian", "copycat" or "real"."""
     run: str | None
     """None: the subject is no run's ("real")."""
     dataset: str
@@ -39,7 +44,11 @@ class Evaluation:
     nimg: int | None
     metrics: dict[str, Measured]
     protocol: dict[str, Any]
-    """Network and its sha256, resize, n_real, n_gen, reference split, dtype, ..."""
+    """Network and its sha256, resize, n_real, n_gen, reference split, dtype, ... of the first judge."""
+
+    def record(self, metric: str) -> dict[str, Any]:
+        """Return how a number came about: its own record, or that of all numbers where it has none."""
+        return self.metrics[metric].record or self.protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +95,8 @@ class Study:
     """By job name and seed; one mapping a tick."""
     samples: dict[tuple[str, int], dict[int, Path]] = field(default_factory=dict)
     """By job name and seed, then nimg -> PNG."""
+    neighbors: dict[tuple[str, int], Path] = field(default_factory=dict)
+    """By run and seed: PNG of generated pictures beside the training pictures nearest to them."""
     probes: list[Owned] = field(default_factory=list)
     prunings: list[Owned] = field(default_factory=list)
     selections: list[Owned] = field(default_factory=list)
@@ -95,6 +106,10 @@ class Study:
     """By dataset."""
     theory: dict[str, Any] | None = None
     """`theory.json` as it is; None: the study has no theory."""
+    rule_graph: dict[str, Any] | None = None
+    """`jobs`, rule -> number of jobs, and `edges`, pairs of rules; None: not recorded."""
+    diffusion: list[dict[str, Any]] = field(default_factory=list)
+    """Records of the study of diffusion models; `numbers` of a record hold subject -> metric -> value of its `seed`."""
     stage_seconds: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Stage -> seconds summed over its jobs, number of jobs."""
 
@@ -106,8 +121,30 @@ class Study:
         """Return seed -> value of `metric` for `run`; empty where it was not measured."""
         return {e.seed: e.metrics[metric].value for e in self.of_run(run) if metric in e.metrics}
 
+    def claimed_values(self, claim: Claim, subject: str | None) -> dict[int, float]:
+        """Return seed -> value of the claim's metric for one of its subjects; empty where it was not measured."""
+        if subject is None:
+            return {}
+        if claim.stage == "diffusion":
+            found = ((record, record.get("numbers", {}).get(subject, {})) for record in self.diffusion)
+            return {record["seed"]: numbers[claim.metric] for record, numbers in found if claim.metric in numbers}
+        return self.values(subject, claim.metric)
+
     def metric_names(self) -> list[str]:
-        """Return the metrics that compare whole sets of pictures, of all runs, in the order of their computation."""
+        """Return the metrics that compare whole sets of pictures, of all runs, in the order of their computation.
+
+        Those that compare with the training pictures are `copy_names`: they measure copying, not quality.
+        """
+        return [name for name in self._names() if name not in self.copy_names()]
+
+    def copy_names(self) -> list[str]:
+        """Return the metrics that compare with the training pictures, of all runs."""
+        found = (
+            name for e in self.evaluations for name in e.metrics if e.record(name).get("reference_split") == "train"
+        )
+        return list(dict.fromkeys(found))
+
+    def _names(self) -> list[str]:
         return list(dict.fromkeys(name for e in self.evaluations for name, m in e.metrics.items() if not m.classes))
 
     def anchors_of(self, dataset: str) -> list[list[Evaluation]]:
@@ -128,9 +165,8 @@ class Study:
         return [
             judge(
                 claim,
-                self.values(claim.arm, claim.metric),
-                self.values(claim.against, claim.metric),
-                self.values(claim.control, claim.metric) if claim.control else None,
+                *(self.claimed_values(claim, name) for name in (claim.arm, claim.against)),
+                *(self.claimed_values(claim, name) for name in (claim.control, claim.equal_time)),
             )
             for claim in self.claims
         ]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pygan.report.evidence import Verdict, mean_interval
+from pygan.report.evidence import MDE_DEFINITION, Paired, Verdict, mean_interval
 from pygan.report.sentences import headlines
 from pygan.report.study import Evaluation, Study, values_of
 from pygan.report.text import mean_of
@@ -24,15 +24,11 @@ def summary(study: Study, verdicts: Sequence[Verdict]) -> dict[str, Any]:
                 "effect": v.effect.mean,
                 "ci95": v.effect.ci95,
                 "n_seeds": len(v.effect.seeds),
-                "control": None
-                if v.control is None
-                else {
-                    "run": v.claim.control,
-                    "effect": v.control.mean,
-                    "ci95": v.control.ci95,
-                    "n_seeds": len(v.control.seeds),
-                },
+                "control": _comparison(v.claim.control, v.control),
+                "equal_time": _comparison(v.claim.equal_time, v.equal_time),
                 "verdict": v.verdict,
+                "reason": v.reason,
+                "stage": v.claim.stage,
                 "arm": v.claim.arm,
                 "against": v.claim.against,
                 "metric": v.claim.metric,
@@ -45,6 +41,7 @@ def summary(study: Study, verdicts: Sequence[Verdict]) -> dict[str, Any]:
             }
             for v, line in zip(verdicts, lines, strict=False)
         ],
+        "minimum_detectable_effect": MDE_DEFINITION,
         "anchors": [
             {"subject": group[0].subject, **_group_summary(group[0].run, group)}
             for dataset in dict.fromkeys(anchor.dataset for anchor in study.anchors)
@@ -65,6 +62,14 @@ def summary(study: Study, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         },
         "versions": study.versions(),
         **({"theory": theory_summary(study.theory)} if study.theory else {}),
+    }
+
+
+def _comparison(run: str | None, effect: Paired | None) -> dict[str, Any] | None:
+    if effect is None:
+        return None
+    return {"run": run, "effect": effect.mean, "ci95": effect.ci95, "n_seeds": len(effect.seeds)} | {
+        "minimum_detectable_effect": effect.minimum_detectable_effect
     }
 
 

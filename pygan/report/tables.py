@@ -62,6 +62,7 @@ def main_tables(study: Study, colors: Mapping[str, str]) -> list[Table]:
             (
                 Cell(text=run, color=colors[run]),
                 Cell(text=count(group[0].n_images)),
+                Cell(text=f"{len(group)} of {len(study.seeds)}"),
                 *(_metric_cell(group, metric, decimals[metric]) for metric in metrics),
             )
             for run, group in groups
@@ -71,6 +72,7 @@ def main_tables(study: Study, colors: Mapping[str, str]) -> list[Table]:
             (
                 Cell(text=_anchor_name(group[0], n_gen)),
                 Cell(text=NONE),
+                Cell(text=str(len(group))),
                 *(_metric_cell(group, metric, decimals[metric]) for metric in metrics),
             )
             for group in anchors
@@ -78,7 +80,7 @@ def main_tables(study: Study, colors: Mapping[str, str]) -> list[Table]:
         tables.append(
             Table(
                 title=dataset,
-                headers=("run", "training pictures", *(_metric_header(metric) for metric in metrics)),
+                headers=("run", "training pictures", "seeds", *(_metric_header(metric) for metric in metrics)),
                 rows=tuple(rows),
                 anchors_from=len(groups) if anchors else None,
             )
@@ -88,7 +90,8 @@ def main_tables(study: Study, colors: Mapping[str, str]) -> list[Table]:
 
 def anchor_label(subject: str) -> str:
     """Return the short name of an anchor for a plot."""
-    return {"untrained": "untrained G", "pca_gaussian": "PCA-Gaussian", "real": "real train"}.get(subject, subject)
+    short = {"untrained": "untrained G", "pca_gaussian": "PCA-Gaussian", "copycat": "copycat", "real": "real train"}
+    return short.get(subject, subject)
 
 
 def claims_table(study: Study, verdicts: Sequence[Verdict], colors: Mapping[str, str]) -> Table:
@@ -103,7 +106,7 @@ def claims_table(study: Study, verdicts: Sequence[Verdict], colors: Mapping[str,
             (
                 Cell(text=v.claim.id, each=f"{v.claim.method}; {_metric_header(v.claim.metric)}"),
                 Cell(text=v.verdict, verdict=v.verdict, each=v.reason),
-                Cell(text=v.claim.arm, color=colors[v.claim.arm], each=f"against {v.claim.against}"),
+                Cell(text=v.claim.arm, color=colors.get(v.claim.arm, ""), each=f"against {v.claim.against}"),
                 _effect_cell(v.effect, decimals),
                 Cell(text=str(len(v.effect.seeds))),
                 Cell(text=f"over {v.claim.control}: {control.text}", interval=control.interval)
@@ -126,6 +129,25 @@ def claims_table(study: Study, verdicts: Sequence[Verdict], colors: Mapping[str,
         "training time",
     )
     return Table(title="Claims", headers=headers, rows=tuple(rows))
+
+
+def question_table(study: Study, colors: Mapping[str, str]) -> Table:
+    """Return what every claim says and compares, as it was written before the runs."""
+    rows = [
+        (
+            Cell(text=claim.id, each=claim.method),
+            Cell(text=claim.statement),
+            *(
+                Cell(text=name or "none", color=colors.get(name or "", ""))
+                for name in (claim.arm, claim.against, claim.control)
+            ),
+            Cell(text=_metric_header(claim.metric)),
+            Cell(text=f"{claim.minimum_effect:g}"),
+        )
+        for claim in study.claims
+    ]
+    headers = ("claim", "statement", "arm", "against", "control", "measured by", "minimum effect")
+    return Table(title="What was asked", headers=headers, rows=tuple(rows))
 
 
 def time_table(study: Study, colors: Mapping[str, str]) -> Table:
@@ -191,42 +213,6 @@ def probe_table(study: Study, colors: Mapping[str, str]) -> Table:
     return Table(title="Probe", headers=("run", "seed", "chosen", *networks), rows=tuple(rows))
 
 
-def ticket_table(study: Study, colors: Mapping[str, str]) -> Table:
-    """Return what every pruning round recorded: its numbers, one column each."""
-    own = {"run", "seed", "round"}
-    prunings = sorted(study.prunings, key=lambda p: (p.run, p.seed, p.record.get("round", 1)))
-    keys = dict.fromkeys(
-        key
-        for pruning in prunings
-        for key, value in pruning.record.items()
-        if key not in own and isinstance(value, int | float) and not isinstance(value, bool)
-    )
-    rows = [
-        (
-            Cell(text=pruning.run, color=colors.get(pruning.run, "")),
-            Cell(text=str(pruning.seed)),
-            Cell(text=str(pruning.record.get("round", 1))),
-            *(Cell(text=_plain(pruning.record.get(key))) for key in keys),
-        )
-        for pruning in prunings
-    ]
-    headers = ("run", "seed", "round", *(key.replace("_", " ") for key in keys))
-    return Table(title="Masks", headers=headers, rows=tuple(rows))
-
-
-def ticket_tensors(study: Study) -> Table:
-    """Return the pruned share of every tensor after the last round of every ticket, one column per run and seed."""
-    last = {}
-    for pruning in sorted(study.prunings, key=lambda p: p.record.get("round", 1)):
-        if pruning.record.get("tensors"):
-            last[pruning.run, pruning.seed] = pruning.record["tensors"]
-    names = dict.fromkeys(name for tensors in last.values() for name in tensors)
-    rows = [
-        (Cell(text=name), *(Cell(text=optional(tensors.get(name), 3)) for tensors in last.values())) for name in names
-    ]
-    return Table(title="Tensors", headers=("tensor", *(f"{run}, seed {seed}" for run, seed in last)), rows=tuple(rows))
-
-
 def selection_table(study: Study, colors: Mapping[str, str]) -> Table:
     """Return the snapshot chosen per run and seed, with the validation score of every candidate."""
     order = list(study.runs)
@@ -262,17 +248,20 @@ def stage_table(study: Study) -> Table:
 
 
 def settings_table(study: Study, colors: Mapping[str, str]) -> tuple[Table, list[tuple[str, str]]]:
-    """Return the settings in which runs differ as a table, and those they share as (key, value) pairs."""
+    """Return what each run adds to the first one, a row a run, and the settings all share as (key, value) pairs."""
     flat = {run: dict(_settings(settings or {})) for run, settings in study.runs.items()}
     keys = dict.fromkeys(key for settings in flat.values() for key in settings)
-    shared, rows = [], []
-    for key in keys:
-        values = [flat[run].get(key, NONE) for run in flat]
-        if len(set(values)) == 1:
-            shared.append((key, values[0]))
-        else:
-            rows.append((Cell(text=key), *(Cell(text=value) for value in values)))
-    return Table(title="Settings", headers=("key", *flat), rows=tuple(rows)), shared
+    differing = [key for key in keys if len({settings.get(key, NONE) for settings in flat.values()}) > 1]
+    shared = [(key, next(iter(flat.values()))[key]) for key in keys if key not in differing]
+    first = next(iter(flat), None)
+    rows = []
+    for run, settings in flat.items():
+        own = [key for key in differing if run == first or settings.get(key, NONE) != flat[first].get(key, NONE)]
+        words = "; ".join(f"{key}: {settings.get(key, NONE)}" for key in own)
+        methods = next((", ".join(e.methods) for e in study.of_run(run)), "")
+        rows.append((Cell(text=run, color=colors[run]), Cell(text=methods or NONE), Cell(text=words or "nothing")))
+    headers = ("run", "methods", f"settings (of {first} those that vary, of the others what differs from {first})")
+    return Table(title="Settings", headers=headers, rows=tuple(rows) if len(flat) > 1 else ()), shared
 
 
 def data_table(study: Study) -> Table:
@@ -293,44 +282,30 @@ def data_table(study: Study) -> Table:
     return Table(title="Data", headers=headers, rows=tuple(rows))
 
 
-def surroundings(study: Study) -> list[tuple[str, str]]:
-    """Return what the runs ran on: seeds finished, ops, device, threads, versions, code."""
-    pairs = []
-    done = {run: [e.seed for e in study.of_run(run)] for run in study.runs}
-    planned = len(study.seeds)
-    missing = [f"{run} {len(seeds)} of {planned}" for run, seeds in done.items() if len(seeds) < planned]
-    pairs.append(("Seeds", ", ".join(str(seed) for seed in study.seeds)))
-    pairs.append(("Seeds finished", f"all {planned} in every run" if not missing else "; ".join(missing)))
-    records = [job.record for job in study.jobs.values()]
-    ops = dict.fromkeys(
-        f"{entry.get('backend')} ({entry['reason']})" if entry.get("reason") else str(entry.get("backend"))
-        for record in records
-        if (entry := record.get("ops"))
-    )
-    pairs.append(("Ops", "; ".join(ops) or "not recorded"))
-    for key, title in (("device", "Machine"), ("threads", "Threads per training job")):
-        if found := dict.fromkeys(_device(record[key]) for record in records if record.get(key) is not None):
-            pairs.append((title, "; ".join(found)))
-    if found := study.versions():
-        pairs.append(("Versions", ", ".join(f"{name} {version}" for name, version in found.items())))
-    if found := dict.fromkeys(str(record["git"]) for record in records if record.get("git")):
-        pairs.append(("Code", "; ".join(found)))
-    return pairs
-
-
 def protocol_boxes(study: Study) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return, per dataset, the protocol that all its runs share, with one line per metric."""
+    """Return the protocols of each dataset, one box per judge and reference, with one line per metric."""
     boxes = []
     for dataset in study.datasets():
-        evaluation = next(e for e in study.evaluations if e.dataset == dataset)
-        skipped = {"seed", "versions"}
-        pairs = [
-            (key, str(value)) for key, value in evaluation.protocol.items() if key not in skipped and value is not None
-        ]
-        here = [e for e in study.evaluations if e.dataset == dataset]
-        pairs += {name: measured.protocol for e in here for name, measured in e.metrics.items()}.items()
-        boxes.append((dataset, pairs))
+        shared: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+        for evaluation in (e for e in study.evaluations if e.dataset == dataset):
+            for name, measured in evaluation.metrics.items():
+                shared.setdefault(tuple(_protocol(evaluation.record(name))), {})[name] = measured.protocol
+        for protocol, lines in shared.items():
+            about = dict(protocol)
+            title = (
+                dataset
+                if len(shared) == 1
+                else f"{dataset}, {about.get('network')} against {about.get('reference_split')}"
+            )
+            boxes.append((title, [*protocol, *lines.items()]))
     return boxes
+
+
+def _protocol(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield what a number has in common with the others of its table."""
+    own = {"seed", "train_seed", "versions", "judge_in_training"}
+    own |= {"n_real"} if record.get("reference_split") == "train" else set()
+    yield from ((key, str(value)) for key, value in record.items() if key not in own and value is not None)
 
 
 def _metric_header(metric: str) -> str:
@@ -356,6 +331,8 @@ def _anchor_name(anchor: Evaluation, n_gen: object) -> str:
         return f"untrained generator of {anchor.run}"
     if anchor.subject == "pca_gaussian":
         return f"PCA-Gaussian sampler on the pictures of {anchor.run}"
+    if anchor.subject == "copycat":
+        return f"copycat: the training pictures of {anchor.run} over and over"
     if anchor.subject == "real":
         own = anchor.protocol.get("n_gen")
         note = "" if own == n_gen or own is None else f", {own:,} pictures where runs have {n_gen:,}"
@@ -392,15 +369,5 @@ def _words(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _device(value: object) -> str:
-    return ", ".join(str(entry) for entry in value.values() if entry) if isinstance(value, Mapping) else str(value)
-
-
 def _each(values: Sequence[float]) -> str:
     return ", ".join(number(value) for value in values) if len(values) > 1 else ""
-
-
-def _plain(value: float | None) -> str:
-    if value is None:
-        return NONE
-    return f"{value:,}" if isinstance(value, int) else number(value)

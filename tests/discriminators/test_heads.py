@@ -35,6 +35,16 @@ def test_parameters_and_levels_are_the_published_ones(name, layers):
     assert head(taps_of(shapes), None).shape == (sum(sizes), 2)
 
 
+def test_weights_of_the_biggan_branch_are_normal_with_deviation_0_02():
+    head = published_head([(768, 7, 7)], layers="spectral", activation="relu", init="normal", num_classes=10)
+    weights = {name: p for name, p in head.named_parameters() if p.dim() > 1}
+    assert any("embed" in name for name in weights)
+    drawn = torch.cat([p.detach().flatten() for p in weights.values()])
+    error = 0.02 / math.sqrt(2 * len(drawn))  # of a deviation estimated from that many draws
+    assert abs(drawn.std().item() - 0.02) < 5 * error
+    assert abs(drawn.mean().item()) < 5 * 0.02 / math.sqrt(len(drawn))
+
+
 def test_equalized_layers_start_from_unit_normals_and_zero_biases():
     head = published_head([(768, 7, 7)], layers="equalized")
     for name, parameter in head.named_parameters():
@@ -79,5 +89,5 @@ def test_a_blurred_constant_stays_constant_inside():
 def test_what_does_not_fit_is_refused_in_a_sentence():
     with pytest.raises(ValueError, match=r"heads: equalized needs maps of at least 2x2 pixels, got 1x1: raise"):
         published_head([(8, 1, 1)], layers="equalized")
-    with pytest.raises(ValueError, match="equalized has leaky ReLU and ignores classes"):
+    with pytest.raises(ValueError, match="equalized has leaky ReLU, its own initialization and no classes"):
         published_head([(8, 4, 4)], layers="equalized", num_classes=2)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pygan.errors import ConfigError
 from pygan.metrics.base import Labels, measure, measured_name
-from pygan.metrics.fid import frechet_distance
+from pygan.metrics.frechet import frechet_distance
 from pygan.metrics.intra import GROUPS, MEASURES, Spec, groups_of, mean_distance, principal_axes
 from pygan.metrics.kid import Spec as Kid
 from pygan.spec import load_spec
@@ -120,8 +120,8 @@ def test_names_are_those_that_three_classes_give():
 def test_a_set_of_metrics_skips_the_class_wise_ones_without_labels():
     real, gen, labels = features()
     metrics = [Kid().build(), Spec(components=3, at_least=5).build()]
-    assert list(measure(metrics, "net", real, gen, None)) == ["kid_net"]
-    assert set(measure(metrics, "net", real, gen, labels)) == {
+    assert list(measure(metrics, "net", real, gen)) == ["kid_net"]
+    assert set(measure(metrics, "net", real, gen, labels=labels)) == {
         "kid_net",
         *(measured_name(n, "net") for n in Spec.names),
     }

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -52,9 +53,18 @@ def test_undecided_tells_the_minimum_detectable_effect() -> None:
     error = stats.sem(improvements)
     assert verdict.verdict == "undecided"
     assert verdict.effect.standard_error == pytest.approx(error)
-    expected = (stats.t(2).ppf(0.975) + stats.t(2).ppf(0.8)) * error
-    assert verdict.minimum_detectable_effect == pytest.approx(expected)
-    assert minimum_detectable_effect(error, 3) == pytest.approx(expected)
+    assert verdict.minimum_detectable_effect == minimum_detectable_effect(error, 3)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+def test_the_minimum_detectable_effect_is_found_four_times_of_five(n: int) -> None:
+    """Draw studies with that true effect, in units of the standard error of their true deviation, and test them."""
+    draw = np.random.default_rng(n)
+    error = 1 / math.sqrt(n)
+    improvements = minimum_detectable_effect(error, n) + draw.standard_normal((200_000, n))
+    found = stats.ttest_1samp(improvements, 0, axis=1)
+    share = np.mean((found.pvalue < 0.05) & (found.statistic > 0))
+    assert share == pytest.approx(0.8, abs=5 * math.sqrt(0.8 * 0.2 / len(improvements)))
 
 
 def test_supported_is_tested_first() -> None:
@@ -78,6 +88,21 @@ def test_a_control_must_be_beaten_too(control: dict[int, float], expected: str) 
     assert verdict.verdict == expected
     if expected == "undecided":
         assert "shuffled" in verdict.reason
+        # What is left open is the comparison with the control, so its resolution counts
+        differences = [control[seed] - arm for seed, arm in shifted(50, 38, 46).items() if seed in control]
+        blur = stats.sem(differences) if len(differences) > 1 else None
+        expected_mde = None if blur is None else minimum_detectable_effect(blur, len(differences))
+        assert verdict.minimum_detectable_effect == (None if blur is None else pytest.approx(expected_mde))
+
+
+def test_equal_time_is_told_and_decides_nothing() -> None:
+    arm, longer = shifted(50, 38, 46), shifted(55, 41, 48)
+    verdict = judge(claim(equal_time="longer"), arm, BASE, None, longer)
+    expected = stats.ttest_rel(list(longer.values()), list(arm.values())).confidence_interval(0.95)
+    assert verdict.equal_time.ci95 == pytest.approx((expected.low, expected.high))
+    assert verdict.equal_time.mean == pytest.approx(-(5 + 3 + 2) / 3)
+    assert verdict.verdict == "supported"
+    assert judge(claim(), arm, BASE).equal_time is None
 
 
 def test_a_beaten_control_does_not_rescue_a_small_effect() -> None:

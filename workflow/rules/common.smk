@@ -10,7 +10,9 @@ from pathlib import Path
 ROOT = Path(workflow.basedir).parent
 sys.path.insert(0, str(ROOT))
 
+from pipeline.progress import Estimate, Progress, Refresh, job_name, planned
 from pipeline.provenance import raw_digest, stage_json
+from pipeline.rule_graph import write_rule_graph
 
 # Rules say `python` and mean the one that runs Snakemake, whether or not its environment is activated.
 os.environ.update(
@@ -32,6 +34,13 @@ if config["processes"] > 1:
     )
 RUNS = config["runs"]
 ANCHORS = {name: subject for name, subject in config["anchors"].items() if subject}
+JUDGES = [config["evaluate"], *config["evaluate"]["also"]] if config["evaluate"] else []
+# Whether a metric looks at the pictures that a run was trained on; further judges look at their features alone.
+SEES_TRAINING = any(
+    metric["kind"] == "memorization"
+    for judge in JUDGES[:1]
+    for metric in judge["metrics"]
+)
 
 
 wildcard_constraints:
@@ -39,7 +48,8 @@ wildcard_constraints:
     run=r"[^/@]+",
     seed=r"\d+",
     round=r"\d+",
-    anchor="untrained|pca_gaussian",
+    anchor="untrained|pca_gaussian|copycat",
+    judge=r"\d+",
 
 
 # Runs and their trainings.
@@ -109,8 +119,24 @@ def stores(dataset, *splits):
     ]
 
 
-def reference(dataset):
-    return f"{RESULTS}/reference/{dataset}/features.safetensors"
+def reference(dataset, judge=0):
+    """Features of the real pictures: those of the first judge, unless told otherwise."""
+    return f"{RESULTS}/reference/{dataset}/{judge}/features.safetensors"
+
+
+def references(dataset):
+    return [reference(dataset, judge) for judge in range(len(JUDGES))]
+
+
+def real_pictures(dataset):
+    """What a metric that looks for copies of the training pictures needs besides features."""
+    if not SEES_TRAINING:
+        return {"manifest": [], "train": [], "test": []}
+    return {
+        "manifest": data(dataset, "manifest.json"),
+        "train": stores(dataset, "train"),
+        "test": stores(dataset, "test"),
+    }
 
 
 def trained(job, seed, *names):
@@ -208,11 +234,20 @@ def anchor_input(anchor, seed):
     run = ANCHORS[anchor]
     dataset = RUNS[run]["dataset"]
     untrained = anchor == "untrained"
-    return {
+    return real_pictures(dataset) | {
         "manifest": data(dataset, "manifest.json"),
-        "train": [] if untrained else stores(dataset, "train"),
+        "train": [] if untrained and not SEES_TRAINING else stores(dataset, "train"),
         "snapshot": snapshots(run, seed, [0]) if untrained else [],
-        "features": reference(dataset),
+        "features": references(dataset),
+    }
+
+
+def evaluate_input(run, seed):
+    return real_pictures(dataset_of(run)) | {
+        "selected": f"{RESULTS}/select/{run}/seed{seed}/selected.json",
+        "snapshot": snapshots(run, seed, candidates(run)),
+        "run_json": trained(run, seed, "run.json"),
+        "features": references(dataset_of(run)),
     }
 
 
@@ -251,10 +286,16 @@ def data_stage(name):
     )
 
 
-def reference_stage(dataset):
+def reference_stage(dataset, judge):
     return stage_json(
-        "reference", {"dataset": dataset, "network": config["evaluate"]["network"]}
+        "reference", {"dataset": dataset, "network": JUDGES[int(judge)]["network"]}
     )
+
+
+def trainer_of(job):
+    """The stage that trains a run: a denoiser's loss is a mapping."""
+    loss = RUNS[run_of(job)]["loss"]
+    return "train_denoiser" if isinstance(loss, dict) else "train"
 
 
 def training_stage(job, seed):
@@ -265,7 +306,7 @@ def training_stage(job, seed):
         "kind": ticket["kind"]
     }  # the rest decides about mask and start, which are inputs
     return stage_json(
-        "train",
+        trainer_of(job),
         {**RUNS[run], **names, "ticket": ticket},
         threads=config["threads"],
     )
@@ -300,6 +341,7 @@ def select_stage(run, seed):
         "run": run,
         "seed": int(seed),
         "base": RUNS[run]["base"],
+        "loss": RUNS[run]["loss"],
         "network": config["evaluate"]["network"],
     }
     select = {key: config["select"][key] for key in ("metric", "n_gen")}
@@ -307,7 +349,7 @@ def select_stage(run, seed):
 
 
 def evaluate_stage(subject, run, seed):
-    fields = {key: RUNS[run][key] for key in ("dataset", "base", "subset")}
+    fields = {key: RUNS[run][key] for key in ("dataset", "base", "loss", "subset")}
     return stage_json(
         "evaluate",
         {
@@ -338,3 +380,35 @@ def report_stage():
             if key not in ("output", "weights_dir")
         },
     )
+
+
+# What is told while the study runs.
+
+
+def follow():
+    """Write configuration and rules for the report, and tell what is left whenever a job ends."""
+    from snakemake.logging import logger
+
+    def remaining():
+        jobs = workflow.dag.needrun_jobs()
+        return [
+            (job.jobid, job_name(job.rule.name, job.wildcards_dict)) for job in jobs
+        ]
+
+    results = Path(RESULTS)
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "config.json").write_text(json.dumps(config, indent=1))
+    write_rule_graph(
+        workflow.dag.dependencies,
+        lambda job: job.rule.name,
+        results / "rule_graph.json",
+    )
+    expected = planned(results / "plan.json") | {"reproduce": 0.0}
+    progress = Progress(
+        remaining,
+        Estimate(expected, workflow.cores or 1),
+        lambda line: print(f"[{line}]", file=sys.stderr, flush=True),
+        Refresh(results),
+    )
+    progress.begin()
+    logger.addHandler(progress)

@@ -1,4 +1,4 @@
-# Raw pictures to LMDB stores, and the features of the real pictures in the metric network.
+# Raw pictures to LMDB stores, and the features of the real pictures in the network of every judge.
 
 
 rule prepare_data:
@@ -7,7 +7,12 @@ rule prepare_data:
         train=f"{RESULTS}/data/{{dataset}}/train.lmdb",
         validation=f"{RESULTS}/data/{{dataset}}/validation.lmdb",
         test=f"{RESULTS}/data/{{dataset}}/test.lmdb",
-        contact_sheet=f"{RESULTS}/data/{{dataset}}/contact_sheet.png",
+        contact_sheet=report(
+            f"{RESULTS}/data/{{dataset}}/contact_sheet.png",
+            caption="../report/contact_sheet.rst",
+            category="Data",
+            labels={"data set": "{dataset}"},
+        ),
     log:
         f"{LOGS}/prepare_data/{{dataset}}.log",
     benchmark:
@@ -29,17 +34,17 @@ rule reference:
         validation=ancient(f"{RESULTS}/data/{{dataset}}/validation.lmdb"),
         test=ancient(f"{RESULTS}/data/{{dataset}}/test.lmdb"),
     output:
-        features=f"{RESULTS}/reference/{{dataset}}/features.safetensors",
-        record=f"{RESULTS}/reference/{{dataset}}/reference.json",
+        features=f"{RESULTS}/reference/{{dataset}}/{{judge}}/features.safetensors",
+        record=f"{RESULTS}/reference/{{dataset}}/{{judge}}/reference.json",
     log:
-        f"{LOGS}/reference/{{dataset}}.log",
+        f"{LOGS}/reference/{{dataset}}_judge{{judge}}.log",
     benchmark:
-        f"{BENCHMARKS}/reference/{{dataset}}.tsv"
+        f"{BENCHMARKS}/reference/{{dataset}}_judge{{judge}}.tsv"
     priority: 100
     conda:
         "../envs/pygan.yaml"
     params:
-        stage=lambda wc: reference_stage(wc.dataset),
+        stage=lambda wc: reference_stage(wc.dataset, wc.judge),
     shell:
         "python -m pipeline.reference --spec {params.stage:q}"
         " --input manifest={input.manifest:q} --input train={input.train:q}"

@@ -22,6 +22,16 @@ rule report:
             lambda run, seed: [f"{RESULTS}/evaluate/{run}/seed{seed}/metrics.json"],
             RUNS,
         ),
+        neighbors=(
+            per_seed(
+                lambda run, seed: [
+                    f"{RESULTS}/evaluate/{run}/seed{seed}/neighbors.png"
+                ],
+                RUNS,
+            )
+            if SEES_TRAINING
+            else []
+        ),
         selected=per_seed(
             lambda run, seed: [f"{RESULTS}/select/{run}/seed{seed}/selected.json"],
             RUNS,
@@ -42,8 +52,16 @@ rule report:
         theory=[f"{RESULTS}/theory/theory.json"] if config["theory"] else [],
         template=local(TEMPLATE),
     output:
-        page=f"{RESULTS}/report/index.html",
-        summary=f"{RESULTS}/report/summary.json",
+        page=report(
+            f"{RESULTS}/report/index.html",
+            caption="../report/page.rst",
+            category="Report",
+        ),
+        summary=report(
+            f"{RESULTS}/report/summary.json",
+            caption="../report/summary.rst",
+            category="Report",
+        ),
     log:
         f"{LOGS}/report.log",
     localrule: True
@@ -55,8 +73,9 @@ rule report:
         "python -m pipeline.report --spec {params.stage:q}"
         " --input manifest={input.manifest:q} --input contact_sheet={input.contact_sheet:q}"
         " --input run_json={input.run_json:q} --input stats={input.stats:q} --input samples={input.samples:q}"
-        " --input metrics={input.metrics:q} --input selected={input.selected:q} --input probe={input.probe:q}"
+        " --input neighbors={input.neighbors:q} --input metrics={input.metrics:q} --input selected={input.selected:q} --input probe={input.probe:q}"
         " --input prune={input.prune:q} --input anchors={input.anchors:q} --input theory={input.theory:q}"
         " --input template={input.template:q}"
+        ' --input rule_graph="$(dirname {output.page:q})/../rule_graph.json"'
         ' --input benchmarks="$(dirname {output.page:q})/../benchmarks"'
         ' --out "$(dirname {output.page:q})" > {log:q} 2>&1'

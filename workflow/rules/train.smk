@@ -19,7 +19,15 @@ for job in JOBS:
             run=f"{RESULTS}/train/{job}/seed{{seed}}/run.json",
             stats=f"{RESULTS}/train/{job}/seed{{seed}}/stats.jsonl",
             snapshots=snapshots(job, "{seed}", nimgs_of(job)),
-            samples=snapshots(job, "{seed}", nimgs_of(job), "png"),
+            samples=[
+                *snapshots(job, "{seed}", nimgs_of(job)[:-1], "png"),
+                report(
+                    snapshots(job, "{seed}", nimgs_of(job)[-1:], "png"),
+                    caption="../report/samples.rst",
+                    category="Samples",
+                    labels={"training": job, "seed": "{seed}"},
+                ),
+            ],
         log:
             f"{LOGS}/train/{job}_seed{{seed}}.log",
         benchmark:
@@ -33,7 +41,7 @@ for job in JOBS:
         params:
             stage=lambda wc, job=job: training_stage(job, wc.seed),
         shell:
-            f"exec {LAUNCHER} -m pipeline.train"
+            f"exec {LAUNCHER} -m pipeline.{trainer_of(job)}"
             " --spec {params.stage:q} --gpus {resources.gpu}"
             " --input manifest={input.manifest:q} --input train={input.train:q}"
             " --input validation={input.validation:q} --input init={input.init:q}"

@@ -1,0 +1,423 @@
+"""`pygan plan CONFIG`: the jobs of a study and what they will take, told before anything is computed.
+
+The time of a training step is measured on this machine: every run trains for some steps on noise, as many runs side by
+side as there are cores, in the loop that will train it. So are the start of a process and the pictures per second of
+the network that judges. What stages have taken before in this study (Snakemake's benchmark tables) comes before any of
+that, trainings excepted, whose budget may have changed. The remaining constants are seconds on the machine of `bench/`.
+"""
+
+import csv
+import json
+import os
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pygan.config import Study
+
+PREPARE, METRICS, PROBE, PRUNE, THEORY, REPORT = 5.0, 10.0, 8.0, 1.0, 60.0, 20.0
+"""Seconds beside the start of the process and the judge's pictures: to decode a packaged data set, to compute the
+metrics from features, to train linear probes per network, to prune, to compute the theory, to draw the report."""
+PICTURES = 3_000
+"""Real pictures of a data set that is not prepared yet."""
+STAGES = (
+    "prepare_data",
+    "reference",
+    "train",
+    "probe",
+    "prune_round",
+    "select",
+    "evaluate",
+    "anchor",
+    "theory",
+    "report",
+)
+"""In the order in which they are shown."""
+_STEPS = 8
+"""Measured at least; as many come before, in which caches warm up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speeds:
+    """What was measured on this machine."""
+
+    start: float
+    """Seconds until a process has imported everything."""
+    judged: float
+    """Pictures per second through the network that judges."""
+    step: dict[str, float]
+    """Run -> seconds of a training step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Equal jobs of a study, one per seed (and round)."""
+
+    stage: str
+    name: str
+    """As `pipeline.progress.job_name` has it: the workflow's rule and the run, anchor or data set."""
+    n: int
+    seconds: float
+    """Of one of them, on one core (on `threads` of them where the study says so)."""
+    recorded: bool = False
+    """Whether the seconds are those of an earlier time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The jobs of a whole study."""
+
+    name: str
+    cores: int
+    jobs: list[Job]
+    step: dict[str, float]
+    """Run -> seconds of a training step."""
+    chain: float
+    """Seconds of the longest chain of jobs of which each one waits for the one before."""
+    threads: int = 1
+    """Cores of a training."""
+
+    @property
+    def core_seconds(self) -> float:
+        """Of all jobs together."""
+        return sum(job.n * job.seconds * (self.threads if job.stage == "train" else 1) for job in self.jobs)
+
+    @property
+    def wall_seconds(self) -> float:
+        """By all cores; never less than the longest chain."""
+        return max(self.core_seconds / self.cores, self.chain)
+
+    def plain(self) -> dict[str, Any]:
+        """Return what the workflow reads when it tells what is left."""
+        return {
+            "cores": self.cores,
+            "wall_seconds": self.wall_seconds,
+            "step_seconds": self.step,
+            "seconds": {job.name: job.seconds for job in self.jobs},
+        }
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_plan(config: Path, cores: int, say: Callable[[str], None]) -> str:
+    """Plan a study file and return the plan in words; `plan.json` in the folder of its results serves the workflow.
+
+    Raises:
+        ConfigError, MissingInput: as `pygan check`.
+    """
+    from pygan.checkpoint import write_json
+    from pygan.config import check_files, load
+
+    study = load(config)
+    check_files(study)
+    results = Path(study.output)
+    made = plan(study, measure(study, cores, say), cores, results)
+    write_json(results / "plan.json", made.plain())
+    return text(made)
+
+
+# Jobs
+
+
+def plan(study: "Study", speeds: Speeds, cores: int, results: Path | None = None) -> Plan:
+    """Return the jobs of a study with their seconds.
+
+    Args:
+        speeds: of this machine.
+        cores: how many jobs run side by side.
+        results: folder of the results, where earlier times are looked up; None: nowhere.
+    """
+    recorded = _recorded(results) if results else {}
+    jobs = [_with_record(job, recorded) for job in _jobs(study, speeds, results)]
+    return Plan(
+        name=study.name,
+        cores=cores,
+        jobs=jobs,
+        step=speeds.step,
+        chain=_longest_chain(study, {job.name: job.seconds for job in jobs}),
+        threads=study.threads * study.processes,
+    )
+
+
+def _jobs(study: "Study", speeds: Speeds, results: Path | None) -> Iterator[Job]:
+    seeds, start = len(study.seeds), speeds.start
+
+    def judging(pictures: int) -> float:
+        return start + pictures / speeds.judged
+
+    judges = [study.evaluate, *study.evaluate.also] if study.evaluate else []
+    judged = sum(judge.n_gen or study.evaluate.n_gen for judge in judges)
+    subjects = ("untrained", "pca_gaussian", "copycat")
+    for dataset in study.datasets:
+        yield Job(stage="prepare_data", name=f"prepare_data {dataset}", n=1, seconds=start + PREPARE)
+    for dataset in _judged_datasets(study):
+        pictures = judging(_pictures(results, dataset))
+        yield Job(stage="reference", name=f"reference {dataset}", n=len(judges), seconds=pictures)
+    for run, settings in study.runs.items():
+        training = settings.training
+        steps = (training.total_nimg - _start_nimg(settings)) / training.nimg_per_step
+        rounds = _rounds(settings)
+        for name in (*(f"train_{run}_round{number}" for number in range(1, rounds)), f"train_{run}"):
+            yield Job(stage="train", name=name, n=seeds, seconds=start + steps * speeds.step[run])
+        if _is_probed(settings):
+            yield Job(stage="probe", name=f"probe {run}", n=seeds, seconds=start + PROBE * len(study.bank))
+        if rounds:
+            yield Job(stage="prune_round", name=f"prune_round {run}", n=seeds * rounds, seconds=start + PRUNE)
+        competing = min(study.select.candidates, len(_own_snapshots(settings))) * study.select.n_gen
+        yield Job(stage="select", name=f"select {run}", n=seeds, seconds=judging(competing))
+        yield Job(stage="evaluate", name=f"evaluate {run}", n=seeds, seconds=judging(judged) + METRICS)
+    for anchor in subjects:
+        if getattr(study.anchors, anchor) is not None:
+            measured = judging(0 if anchor == "copycat" else judged) + METRICS
+            yield Job(stage="anchor", name=f"anchor {anchor}", n=seeds, seconds=measured)
+    if study.anchors.real is not None:
+        yield Job(stage="anchor", name="anchor_real", n=1, seconds=start + METRICS)
+    if study.theory is not None:
+        yield Job(stage="theory", name="theory", n=1, seconds=start + THEORY)
+    yield Job(stage="report", name="report", n=1, seconds=REPORT)
+
+
+def _judged_datasets(study: "Study") -> list[str]:
+    named = [run.dataset for run in study.runs.values()] + [study.anchors.real]
+    return [name for name in dict.fromkeys(named) if name is not None]
+
+
+def _rounds(run: Any) -> int:
+    return 0 if run.ticket is None else getattr(run.ticket, "rounds", 1)
+
+
+def _start_nimg(run: Any) -> int:
+    if run.continues is not None:
+        return 0 if run.continues.nimg == "best" else run.continues.nimg
+    return run.ticket.rewind_nimg if run.ticket is not None else 0
+
+
+def _own_snapshots(run: Any) -> list[int]:
+    start = _start_nimg(run)
+    return [nimg for nimg in run.training.snapshots if nimg > start]
+
+
+def _is_probed(run: Any) -> bool:
+    return any(player.kind == "vision_aided" and not player.networks for player in run.discriminators)
+
+
+def _pictures(results: Path | None, dataset: str) -> int:
+    try:
+        splits = json.loads((results / "data" / dataset / "manifest.json").read_text())["splits"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return PICTURES
+    return sum(split["n"] for split in splits.values())
+
+
+def _longest_chain(study: "Study", seconds: dict[str, float]) -> float:
+    """Return the seconds of the jobs of one seed that wait for one another, over the run where they are most."""
+
+    def trained(run: str) -> float:
+        settings = study.runs[run]
+        before = [settings.continues.run] if settings.continues is not None else []
+        before += [
+            other
+            for key in ("found_in", "like", "mask_of")
+            if (other := getattr(settings.ticket, key, None)) is not None
+        ]
+        own = [name for name in seconds if name == f"train_{run}" or name.startswith(f"train_{run}_round")]
+        own += [f"probe {run}"] if _is_probed(settings) else []
+        prune = _rounds(settings) * seconds.get(f"prune_round {run}", 0.0)
+        return max(map(trained, before), default=0.0) + prune + sum(seconds[name] for name in own)
+
+    def shared(run: str) -> float:
+        dataset = study.runs[run].dataset
+        return seconds[f"prepare_data {dataset}"] + seconds[f"select {run}"] + seconds[f"evaluate {run}"]
+
+    chains = [trained(run) + shared(run) for run in study.runs]
+    return max(chains, default=0.0) + seconds["report"]
+
+
+# Earlier times
+
+
+def _recorded(results: Path) -> dict[str, float]:
+    """Return name -> seconds of the longest job of that name, as Snakemake's benchmark tables have it."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for path in (results / "benchmarks").glob("*/*.tsv"):
+        subject = re.sub(r"(_judge\d+|_seed\d+(_round\d+)?)$", "", path.stem)
+        stage = path.parent.name
+        name = {"anchor real": "anchor_real", "theory theory": "theory"}.get(f"{stage} {subject}", f"{stage} {subject}")
+        with path.open(encoding="utf-8", newline="") as file:
+            found[name] += [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
+    return {name: max(seconds) for name, seconds in found.items() if seconds}
+
+
+def _with_record(job: Job, recorded: dict[str, float]) -> Job:
+    if job.stage == "train" or job.name not in recorded:
+        return job
+    return Job(stage=job.stage, name=job.name, n=job.n, seconds=recorded[job.name], recorded=True)
+
+
+# Measuring this machine
+
+
+def measure(study: "Study", cores: int, say: Callable[[str], None]) -> Speeds:
+    """Return the speeds of this machine for the runs of a study, `cores` processes measuring side by side.
+
+    Runs that differ in their budget or their start alone are measured once.
+
+    Args:
+        say: told what is measured.
+    """
+    values = study.plain()
+    cases = {run: _case(values, run) for run in study.runs}
+    distinct = {json.dumps(case, sort_keys=True): case for case in cases.values()}
+    say(f"measuring {len(distinct)} kinds of training step on this machine ...")
+    asked = time.time()
+    with ProcessPoolExecutor(
+        cores, mp_context=get_context("spawn"), initializer=_begin, initargs=(study.threads,)
+    ) as pool:
+        ready = pool.submit(_ready)
+        judged = pool.submit(_judged_per_second, values["evaluate"]["network"]) if study.evaluate else None
+        steps = dict(zip(distinct, pool.map(_step_seconds, distinct.values()), strict=True))
+        return Speeds(
+            start=ready.result() - asked,
+            judged=judged.result() if judged else 1.0,
+            step={run: steps[json.dumps(case, sort_keys=True)] for run, case in cases.items()},
+        )
+
+
+def _case(values: dict[str, Any], run: str) -> dict[str, Any]:
+    """Return what decides the time of a step: the run without its length, the picture and the networks of its heads."""
+    settings = dict(values["runs"][run])
+    dataset = values["datasets"][settings["dataset"]]
+    aided = next((d for d in settings["discriminators"] if d["kind"] == "vision_aided" and not d["networks"]), None)
+    training = {k: v for k, v in settings["training"].items() if not k.endswith("nimg") and k != "snapshots"}
+    return {
+        **{key: value for key, value in settings.items() if key not in ("continues", "ticket", "subset", "dataset")},
+        "training": training,
+        "resolution": dataset["resolution"],
+        "channels": dataset["channels"],
+        "frozen": values["bank"][: aided["count"]] if aided else [],
+    }
+
+
+def _begin(threads: int) -> None:
+    """Prepare a measuring process as a stage is prepared."""
+    from pygan.allocator import set_allocator
+
+    set_allocator()
+    os.environ["TQDM_DISABLE"] = "1"
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _ready() -> float:
+    """Return the time when everything that a stage needs is imported."""
+    import pygan.metrics.base
+    import pygan.training.gan  # noqa: F401
+
+    return time.time()
+
+
+def _judged_per_second(network: dict[str, Any], n: int = 128) -> float:
+    import torch
+
+    from pygan.context import Context
+    from pygan.metrics.base import extract, network_spec
+
+    judge = network_spec(network, "evaluate.network").build(Context(resolution=0))
+    pictures = torch.from_numpy(_Noise(n, 32, 3).read(range(n)))
+    extract(pictures[: n // 4], judge)
+    started = time.perf_counter()
+    extract(pictures, judge)
+    return n / (time.perf_counter() - started)
+
+
+def _step_seconds(case: dict[str, Any]) -> float:
+    """Return the seconds of a step of a run, its own loop training it on noise."""
+    from pygan.context import Context
+    from pygan.spec import load_spec, parse
+    from pygan.training.assemble import assemble
+    from pygan.training.gan import train
+    from pygan.training.spec import TrainingSpec
+
+    per_step = case["training"]["batch"] * case["training"]["d_steps"]
+    lazy = max([term.get("every") or 1 for term in case["regularizers"]], default=1)
+    nimg = per_step * max(_STEPS, min(lazy, 2 * _STEPS))
+    lengths = {"total_nimg": 2 * nimg, "snapshots": [2 * nimg], "tick_nimg": nimg, "checkpoint_nimg": 2 * nimg}
+    spec = parse(TrainingSpec, case["training"] | lengths | {"ema_start_nimg": 0}, "training")
+    frozen = [load_spec("pygan.features", entry, "bank").build(Context(resolution=0)) for entry in case["frozen"]]
+    for network in frozen:
+        network.separable = True
+    noise = _Noise(256, case["resolution"], case["channels"])
+    names = [f"class {label}" for label in range(noise.classes)]
+    config = case | {"seed": 0, "subset": None, "ticket": None, "continues": None}
+    run, _ = assemble(config, store=noise, held_out=noise, class_names=names, frozen=tuple(frozen))
+    with TemporaryDirectory() as folder:
+        train(run, spec, state_dir=Path(folder, "state"), out_dir=Path(folder))
+        last = Path(folder, "stats.jsonl").read_text().splitlines()[-1]
+    return per_step / json.loads(last)["img_per_sec"]
+
+
+class _Noise:
+    """Pictures of noise in place of a store."""
+
+    classes = 10
+
+    def __init__(self, n: int, resolution: int, channels: int) -> None:
+        import numpy as np
+
+        self.path = Path("noise")
+        self.resolution, self.channels = resolution, channels
+        self.labels = np.arange(n) % self.classes
+        self._pictures = np.random.default_rng(0).integers(0, 256, (n, channels, resolution, resolution), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: Any) -> Any:
+        return self._pictures[list(indices)]
+
+
+# Words
+
+
+def text(plan: Plan) -> str:
+    """Return the plan as a table with what it will take."""
+    lines = [f"{'stage':<14}{'jobs':>6}{'seconds each':>16}{'core-seconds':>16}"]
+    for stage in STAGES:
+        jobs = [job for job in plan.jobs if job.stage == stage]
+        if not jobs:
+            continue
+        each = sorted({round(job.seconds) for job in jobs})
+        cores = plan.threads if stage == "train" else 1
+        lines.append(
+            f"{stage:<14}{sum(job.n for job in jobs):>6}"
+            f"{f'{each[0]}' if len(each) == 1 else f'{each[0]}-{each[-1]}':>16}"
+            f"{sum(job.n * job.seconds * cores for job in jobs):>16.0f}"
+            + ("  as recorded" if all(job.recorded for job in jobs) else "")
+        )
+    steps = ", ".join(f"{run} {1000 * seconds:.0f}" for run, seconds in plan.step.items())
+    return "\n".join(
+        [
+            f"{plan.name}: {sum(job.n for job in plan.jobs)} jobs on {plan.cores} cores, about "
+            f"{_minutes(plan.wall_seconds)} ({plan.core_seconds:.0f} core-seconds, longest chain "
+            f"{_minutes(plan.chain)})",
+            *lines,
+            *([f"milliseconds of a training step, measured: {steps}"] if steps else []),
+        ]
+    )
+
+
+def _minutes(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} minute{'s' if minutes > 1 else ''}" if minutes < 90 else f"{seconds / 3600:.1f} hours"
