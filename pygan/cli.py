@@ -157,6 +157,17 @@ def train(
     train_folder(settings, tqdm.write)
 
 
+@app.command()
+@_spoken
+def advise(data: Annotated[Path, typer.Argument(help="Folder or .zip of pictures, or a prepared data set.")]) -> None:
+    """Look at pictures and recommend a setting to train with, with the reasons."""
+    import torch
+
+    from pygan.advise import advise as advice
+
+    typer.echo(advice(data, "cuda" if torch.cuda.is_available() else "cpu"))
+
+
 _Snapshot = Annotated[Path, typer.Argument(help="A snapshot, or the folder of a training (its newest snapshot).")]
 _Out = Annotated[Path, typer.Option("--out", "-o")]
 _Seed = Annotated[int, typer.Option(help="Picture i depends on the seed and i alone.")]

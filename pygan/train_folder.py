@@ -177,7 +177,7 @@ def _first_plan(settings: Settings) -> dict[str, Any]:
     recipe(1, settings.resolution or 16, name=settings.recipe)  # a wrong name is found before pictures are decoded
     digest = _digest(settings)
     found = folder.survey(str(settings.pictures))
-    resolution, why = _resolution(settings, found.sizes, device)
+    resolution, why = choose_resolution(found.sizes, fit=settings.fit, asked=settings.resolution, device=device)
     manifest = _prepare(settings, resolution, found)
     counts = {split: entry["n"] for split, entry in manifest["splits"].items()}
     if min(counts.values()) < 2:
@@ -214,19 +214,31 @@ def _first_plan(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _resolution(settings: Settings, sizes: list[tuple[int, int]], device: str) -> tuple[int, str]:
-    """Return the side of the pictures and why: a power of two that nine of ten pictures have."""
-    if settings.resolution is not None:
-        return settings.resolution, "as asked for"
+def choose_resolution(sizes: list[tuple[int, int]], *, fit: Fit, asked: int | None, device: str) -> tuple[int, str]:
+    """Return the side of the pictures and why: a power of two that nine of ten pictures have.
+
+    Args:
+        sizes: width and height of pictures.
+        fit: how a picture becomes square.
+        asked: the side that was asked for; None: none was.
+        device: `cpu`, or a kind of GPU.
+    """
+    if asked is not None:
+        return asked, "as asked for"
     if not sizes:
         return 32, "no picture could be read"
-    side = max if settings.fit == "pad" else min
+    side = max if fit == "pad" else min
     common = sorted(side(size) for size in sizes)[len(sizes) // 10]
     largest = _LARGEST.get(device, 256)
     why = f"nine of ten pictures have {common} or more"
     if common >= 2 * largest:
         return largest, f"{why}, and more takes long on this device: --resolution asks for it"
     return max(1 << (common.bit_length() - 1), 16), why
+
+
+def held_out_share(n: int) -> float:
+    """Return the share of n pictures to choose by, and as much to measure by: small sets hold out more."""
+    return min(0.25, max(0.1, 10 / max(n, 1)))
 
 
 def _prepare(settings: Settings, resolution: int, found: folder.Survey) -> dict[str, Any]:
@@ -244,8 +256,7 @@ def _prepare(settings: Settings, resolution: int, found: folder.Survey) -> dict[
                 f"{listed}: repair them, or leave them out with --skip-bad"
             )
 
-    # Small sets hold out more, so that there is something to measure by.
-    held_out = min(0.25, max(0.1, 10 / max(found.n, 1)))
+    held_out = held_out_share(found.n)
     source = folder.Spec(
         path=str(settings.pictures),
         fit=settings.fit,
