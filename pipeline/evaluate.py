@@ -11,39 +11,35 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
 
     Args:
         spec: `config` holds `subject` ("run", "untrained", "pca_gaussian" or "real"), `run`, `dataset`, `seed`,
-            `subset`, `metrics`, `n_gen`, `gen_labels` and the metric `network`.
-        inputs: the real `features`; for a run `selected`, its `snapshot`s and `run_json`; for the untrained generator
-            its `snapshot`; for the samplers of real pictures the `train` store.
-        out: gets `metrics.json`.
+            `subset`, `n_gen`, `gen_labels`, and the judges: `network` with its `metrics`, and those in `also`.
+        inputs: the real `features` of every judge in that order; for a run `selected`, its `snapshot`s and `run_json`;
+            for the untrained generator its `snapshot`; for the samplers of real pictures the `train` store; for a
+            metric that looks for copies the stores `train` and `test`.
+        out: gets `metrics.json`; and `neighbors.png`, generated pictures above their nearest training pictures, where
+            a metric of a run looks for copies.
     """
     import json
     import time
 
     from pygan.checkpoint import read_tensors, write_json
-    from pygan.context import Context
-    from pygan.metrics.base import Labels, extract, measure, network_spec, protocol_record
-    from pygan.spec import load_spec
 
     started = time.monotonic()
     config = spec["config"]
-    network = network_spec(config["network"], "evaluate.network").build(Context(resolution=0))
-    features, metadata = read_tensors(inputs["features"][0])
-    run, nimg = {"methods": [], "n_images": None}, None
-    if config["subject"] == "real":
-        gen, gen_c = features["train"], features["train.labels"]
-        train_counts = gen_c.bincount(minlength=len(metadata["class_names"])).tolist()
-    else:
-        if config["subject"] == "run":
-            run = json.loads(inputs["run_json"][0].read_text())
-            nimg = json.loads(inputs["selected"][0].read_text())["nimg"]
-        pictures, gen_c = _pictures(config, inputs, nimg, features["test.labels"])
-        gen, train_counts = extract(pictures, network), run.get("class_counts")
-    labels = None
-    if gen_c is not None and train_counts is not None:
-        names = tuple(metadata["class_names"])
-        labels = Labels(real=features["test.labels"], gen=gen_c, names=names, train_counts=tuple(train_counts))
-    built = [load_spec("pygan.metrics", m, f"evaluate.metrics.{i}").build() for i, m in enumerate(config["metrics"])]
-    metrics = measure(built, network.name, features["test"], gen, labels=labels)
+    run, nimg = {"methods": [], "n_images": None, "frozen": []}, None
+    if config["subject"] == "run":
+        run |= json.loads(inputs["run_json"][0].read_text())
+        nimg = json.loads(inputs["selected"][0].read_text())["nimg"]
+    pictures, gen_c = None, None
+    if config["subject"] != "real":
+        test_c = read_tensors(inputs["features"][0])[0]["test.labels"]
+        pictures, gen_c = _pictures(config, inputs, nimg, test_c)
+    metrics, protocol = {}, None
+    for number, judge in enumerate([config, *config.get("also", ())]):
+        found, record = _judged(judge, number, config, inputs, pictures, gen_c, run)
+        metrics |= found
+        protocol = protocol or record
+    if config["subject"] == "run" and (pairs := metrics.get("memorized_moved", {}).get("pairs")):
+        _write_panel(out / "neighbors.png", pairs, pictures, inputs["train"][0])
     write_json(
         out / "metrics.json",
         {
@@ -55,12 +51,108 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             "seed": config["seed"],
             "nimg": nimg,
             "metrics": metrics,
-            "protocol": protocol_record(
-                network, n_real=len(features["test"]), n_gen=len(gen), reference_split="test", seed=config["seed"]
-            ),
+            "protocol": protocol,
             "seconds": time.monotonic() - started,
         },
     )
+
+
+def _judged(
+    judge: dict[str, Any],
+    number: int,
+    config: dict[str, Any],
+    inputs: dict[str, list[Path]],
+    pictures,
+    gen_c,
+    run: dict[str, Any],
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Return what one judge finds, each number with its record, and the record that they have in common.
+
+    Args:
+        number: 0 for the first judge.
+        pictures: uint8 `[n_gen, C, H, W]`; None: the subject is the training split.
+        gen_c: classes of the pictures; None: they have none.
+    """
+    from pygan.checkpoint import read_tensors
+    from pygan.context import Context
+    from pygan.metrics.base import Labels, extract, measure, network_spec, protocol_record
+    from pygan.spec import load_spec
+
+    key = f"evaluate.also.{number - 1}" if number else "evaluate"
+    network = network_spec(judge["network"], f"{key}.network").build(Context(resolution=0))
+    features, metadata = read_tensors(inputs["features"][number])
+    built = [load_spec("pygan.metrics", m, f"{key}.metrics.{i}").build() for i, m in enumerate(judge["metrics"])]
+    training, train_counts = None, run.get("class_counts")
+    if config["subject"] == "real":
+        gen, gen_c = features["train"], features["train.labels"]
+        train_counts = gen_c.bincount(minlength=len(metadata["class_names"])).tolist()
+    else:
+        pictures = pictures[: judge["n_gen"] or config["n_gen"]]
+        gen, gen_c = extract(pictures, network), None if gen_c is None else gen_c[: len(pictures)]
+        if any("training" in getattr(metric, "needs", ()) for metric in built):
+            training = _training(config, inputs, features, pictures, with_pixels=number == 0)
+    labels = None
+    if gen_c is not None and train_counts is not None:
+        names = tuple(metadata["class_names"])
+        labels = Labels(real=features["test.labels"], gen=gen_c, names=names, train_counts=tuple(train_counts))
+    found = measure(
+        built,
+        network.name,
+        features["test"],
+        gen,
+        first=number == 0,
+        labels=labels,
+        training=training,
+        classify=getattr(network, "classifier", None),
+    )
+    record = protocol_record(
+        network,
+        n_real=len(features["test"]),
+        n_gen=len(gen),
+        reference_split="test",
+        seed=config["seed"],
+        train_seed=config["seed"] if config["subject"] == "run" else None,
+    )
+    record |= {"judge_in_training": network.name in {*run["frozen"], *run.get("looked_through", ())}}
+    return {name: entry | {"record": record | entry.get("record", {})} for name, entry in found.items()}, record
+
+
+def _training(config: dict[str, Any], inputs: dict[str, list[Path]], features, pictures, *, with_pixels: bool):
+    """Return the pictures that the subject's run was trained on."""
+    import numpy as np
+    import torch
+
+    from pygan.data.store import Store
+    from pygan.data.subset import parse_subset, select
+    from pygan.metrics.base import Training
+
+    subset = None if config["subset"] is None else parse_subset(config["subset"])
+    indices = select(features["train.labels"].numpy(), subset, config["seed"])
+    pixels = {}
+    if with_pixels:
+        train, test = (Store(inputs[split][0]) for split in ("train", "test"))
+        pixels = {
+            "pixels": torch.from_numpy(train.read(indices)),
+            "gen_pixels": pictures,
+            "real_pixels": torch.from_numpy(test.read(np.arange(len(test)))),
+        }
+    index = torch.from_numpy(indices)
+    return Training(features=features["train"][index], index=index, **pixels)
+
+
+def _write_panel(path: Path, pairs: list[dict[str, Any]], pictures, train: Path) -> None:
+    """Write generated pictures, and below each its nearest training picture, as one PNG."""
+    import numpy as np
+    import torch
+
+    from pygan.data.store import Store
+    from pygan.metrics.memorization import pairs_grid
+    from pygan.sampling import save_grid
+
+    training = torch.from_numpy(Store(train).read(np.array([pair["training"] for pair in pairs])))
+    places = [pair | {"training": place} for place, pair in enumerate(pairs)]
+    columns = min(10, len(pairs))
+    save_grid(path, pairs_grid(pictures, training, places, columns), columns)
 
 
 def _pictures(config: dict[str, Any], inputs: dict[str, list[Path]], nimg: int | None, test_labels):

@@ -1,4 +1,4 @@
-"""Stage `reference`: the metric network's features of the real pictures, once per data set."""
+"""Stage `reference`: the metric network's features of the real pictures, once per data set and judge."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.metrics.base import RESIZE, extract, network_spec
 
     config, features, labels = spec["config"], {}, {}
-    network = network_spec(config["network"], "evaluate.network").build(Context(resolution=0))
+    network = network_spec(config["network"], "network").build(Context(resolution=0))
     for split in ("train", "validation", "test"):
         store = Store(inputs[split][0])
         features[split] = extract(torch.from_numpy(store.read(np.arange(len(store)))), network)

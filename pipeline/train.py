@@ -70,6 +70,11 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             "seconds": result["seconds"],
             "processes": ranks.size,
             "frozen": [name for d in run.D for name in d.heads if name != "D"],
+            "looked_through": [
+                term["network"]["kind"]
+                for term in config["regularizers"]
+                if term.get("network") and not term["network"].get("random_init")
+            ],
             "masks": {"sparsity": sparsity(masks), "tensors": len(masks)} if masks else None,
         },
     )

@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from pygan import assets, augment, discriminators, features, losses, metrics, networks, pruning, regularizers, weights
 from pygan.checkpoint import read_tensors
-from pygan.config_combinations import check_combinations, check_labels
+from pygan.config_combinations import check_combinations, check_labels, networks_in_training
 from pygan.config_reading import read_yaml, sentence
 from pygan.context import Context
 from pygan.data import sources
@@ -125,6 +125,21 @@ class Select:
 
 
 @spec
+class FurtherJudge:
+    """A second opinion: the same pictures in the features of another network."""
+
+    network: Judge
+    """Whose features are compared; its numbers carry its name."""
+    metrics: tuple[Metric, ...] = Field(min_length=1)
+    """What is measured."""
+    n_gen: int | None = Field(default=None, ge=10)
+    """The first so many of the generated pictures; null: all."""
+    shared: bool = False
+    """The network may take part in training too (in the bank or in a method): its numbers then favor those runs, and
+    say so."""
+
+
+@spec
 class Evaluate:
     """The measurements against the test split."""
 
@@ -137,6 +152,8 @@ class Evaluate:
     class-wise numbers; or as often as in the test split, for distances to a split with a natural tail."""
     network: Judge
     """Whose features are compared."""
+    also: tuple[FurtherJudge, ...] = ()
+    """Further judges. A gain that one feature space shows and another does not is a gain in features."""
 
 
 @spec
@@ -280,11 +297,8 @@ def check_files(study: Study) -> None:
 
 def _networks(study: Study) -> list[Any]:
     """Return the frozen networks that a study names: in its bank, as judge, in discriminators and regularizers."""
-    named = list(study.bank) if study.evaluate is None else [study.evaluate.network, *study.bank]
-    for run in study.runs.values():
-        named += [network for player in run.discriminators for network in getattr(player, "networks", ())]
-        named += [regularizer.network for regularizer in run.regularizers if hasattr(regularizer, "network")]
-    return named
+    judges = [] if study.evaluate is None else [judge.network for judge in (study.evaluate, *study.evaluate.also)]
+    return [*judges, *study.bank, *(network for run in study.runs.values() for network in networks_in_training(run))]
 
 
 def _check_mask_file(key: str, path: Path, run: Run, dataset: Dataset) -> None:

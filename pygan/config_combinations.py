@@ -36,6 +36,8 @@ def check_combinations(study: Study) -> None:
         _check_no_cycle(study, name)
         _check_players_before(study, name, run)
     _check_anchors(study)
+    if study.evaluate is not None:
+        _check_judges(study)
     if study.runs:
         _check_labels_to_measure(study)
     _check_claims(study)
@@ -65,6 +67,38 @@ def _check_bank(study: Study) -> None:
             raise ConfigError(f"bank.{place}: {name} is in the bank already")
     if study.evaluate is not None and study.evaluate.network.name in names:
         raise ConfigError(f"evaluate.network: {study.evaluate.network.name} is in the bank, so it cannot be the judge")
+
+
+def networks_in_training(run: Run) -> list[Any]:
+    """Return the frozen networks that a run names: in its discriminators and regularizers."""
+    named = [network for player in run.discriminators for network in getattr(player, "networks", ())]
+    return named + [term.network for term in run.regularizers if hasattr(term, "network")]
+
+
+def _check_judges(study: Study) -> None:
+    """Check that judges have names of their own, did not take part in training, and have what their metrics need."""
+    judges = [("evaluate", study.evaluate)]
+    judges += [(f"evaluate.also.{i}", judge) for i, judge in enumerate(study.evaluate.also)]
+    trained = {network.name for network in study.bank}
+    trained |= {network.name for run in study.runs.values() for network in networks_in_training(run)}
+    seen: set[str] = set()
+    for key, judge in judges:
+        name = judge.network.name
+        if name in seen:
+            raise ConfigError(f"{key}.network: {name} judges already, expected another network")
+        seen.add(name)
+        if key != "evaluate" and name in trained and not judge.shared:
+            raise ConfigError(
+                f"{key}.network: {name} takes part in training, so it favors some runs: set `shared: true` to have its "
+                "numbers all the same"
+            )
+        if (judge.n_gen or 0) > study.evaluate.n_gen:
+            raise ConfigError(
+                f"{key}.n_gen: got {judge.n_gen}, expected at most the {study.evaluate.n_gen} of evaluate"
+            )
+        for i, metric in enumerate(judge.metrics):
+            if problem := getattr(metric, "unfit", lambda network: None)(judge.network):
+                raise ConfigError(f"{key}.metrics.{i}: {problem}")
 
 
 def _check_networks(study: Study, name: str, run: Run) -> None:
@@ -206,13 +240,17 @@ def _check_labels_to_measure(study: Study) -> None:
         raise ConfigError(
             f"select.metric: {study.select.metric.kind} is class-wise, expected a distance of all pictures"
         )
+    if not getattr(study.select.metric, "selects", True):
+        raise ConfigError(f"select.metric: {study.select.metric.kind} chooses no snapshot, expected a distance")
     if any(run.base.conditional for run in study.runs.values()):
         return
-    for i, metric in enumerate(study.evaluate.metrics):
-        if needs_classes(metric):
-            raise ConfigError(
-                f"evaluate.metrics.{i}: {metric.kind} needs labels, but no run has `conditional: true` in its `base`"
-            )
+    further = [(f"evaluate.also.{i}.metrics", judge.metrics) for i, judge in enumerate(study.evaluate.also)]
+    for key, metrics in [("evaluate.metrics", study.evaluate.metrics), *further]:
+        for i, metric in enumerate(metrics):
+            if needs_classes(metric):
+                raise ConfigError(
+                    f"{key}.{i}: {metric.kind} needs labels, but no run has `conditional: true` in its `base`"
+                )
 
 
 def _check_classes(name: str, run: Run) -> None:
@@ -341,11 +379,11 @@ def check_labels(study: Study, dataset: str, class_names: Sequence[str]) -> None
 
 def measured_names(study: Study) -> list[str]:
     """Return the names of the numbers that `evaluate` reports, found by measuring random features."""
-    network = study.evaluate.network.kind
     noise = torch.randn(2, 64, 4, generator=torch.Generator().manual_seed(0))
     found = [
-        name
-        for metric in study.evaluate.metrics
+        measured_name(name, judge.network.name, first=judge is study.evaluate)
+        for judge in (study.evaluate, *study.evaluate.also)
+        for metric in judge.metrics
         for name in getattr(metric, "names", None) or metric.build().compute(noise[0], noise[1])
     ]
-    return [measured_name(name, network) for name in found]
+    return list(dict.fromkeys(found))

@@ -17,6 +17,7 @@ from pygan import assets, config
 from pygan.checkpoint import write_tensors
 from pygan.cli import app
 from pygan.config import check_files, load
+from pygan.config_combinations import measured_names
 from pygan.errors import ConfigError, DataError, MissingInput
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,6 +64,10 @@ def at(keys: str, value: object) -> Edit:
         values[last] = value
 
     return edit
+
+
+def also(network: str, metric: str = "fid", **values: object) -> Edit:
+    return at("evaluate.also", [{"network": {"kind": network}, "metrics": [{"kind": metric}], **values}])
 
 
 def aided(**values: object) -> Edit:
@@ -113,6 +118,14 @@ def stages(old: int, new: int) -> Edit:
         (at("bank.0", {"kind": "mobilenet_v2"}), "bank.0.kind: mobilenet_v2 judges the results"),
         (at("bank.1", {"kind": "efficientnet_lite0"}), "bank.1: efficientnet_lite0 is in the bank already"),
         (at("evaluate.network", {"kind": "hed_vgg16"}), "evaluate.network: hed_vgg16 is in the bank"),
+        (also("hed_vgg16"), "evaluate.also.0.network: hed_vgg16 takes part in training, so it favors some runs: set"),
+        (also("mobilenet_v2"), "evaluate.also.0.network: mobilenet_v2 judges already"),
+        (also("pixels", n_gen=9), "evaluate.also.0.n_gen: got 9"),
+        (also("pixels", n_gen=10**6), "evaluate.also.0.n_gen: got 1000000, expected at most the "),
+        (also("pixels", "inception_score"), "evaluate.also.0.metrics.0: inception_score needs a classifier, pixels is"),
+        (also("pixels", "cmmd"), "evaluate.also.0.metrics.0: cmmd needs embeddings of CLIP, got those of pixels"),
+        (also("pixels", "intra"), "evaluate.also.0.metrics.0: intra needs labels"),
+        (at("select.metric", {"kind": "memorization"}), "select.metric: memorization chooses no snapshot"),
         (at("runs.base.training.g_lr", float("inf")), "runs.base.training.g_lr: got "),
         (at("runs.base.training.g_lr", float("nan")), "runs.base.training.g_lr: got "),
         (
@@ -352,6 +365,24 @@ def test_the_same_start_as_another_run_is_a_vision_aided_run_from_the_beginning(
 def test_stages_and_controls_are_accepted(smoke: dict, edit: Edit) -> None:
     edit(smoke)
     config.check_combinations(config.parse_study(smoke))
+
+
+def test_further_judges_have_numbers_of_their_own(smoke: dict) -> None:
+    smoke["evaluate"]["metrics"] = [{"kind": "fid"}, {"kind": "prdc"}, {"kind": "inception_score"}]
+    smoke["evaluate"]["also"] = [
+        {"network": {"kind": "hed_vgg16"}, "metrics": [{"kind": "fid"}, {"kind": "prdc"}], "shared": True},
+        {"network": {"kind": "clip_vit"}, "metrics": [{"kind": "cmmd"}]},
+        {"network": {"kind": "timm", "model": "vit_small_patch14_dinov2"}, "metrics": [{"kind": "fid"}]},
+    ]
+    smoke["claims"][0]["metric"] = "recall_hed_vgg16"
+    study = config.parse_study(smoke)
+    config.check_combinations(study)
+    shares = ["precision", "recall", "density", "coverage"]
+    assert measured_names(study) == [
+        *("fd_mobilenet_v2", *shares, "is_mobilenet_v2"),
+        *(f"{name}_hed_vgg16" for name in ("fd", *shares)),
+        *("cmmd_clip_vit", "fd_vit_small_patch14_dinov2"),
+    ]
 
 
 def test_heads_alone_begin_with_discriminators_of_their_own(smoke: dict) -> None:

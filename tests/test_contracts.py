@@ -85,6 +85,7 @@ def test_a_metric_reports_value_interval_and_protocol(kind):
     given = {
         "labels": Labels.one_class(60, 60),
         "training": Training(features=train, index=torch.arange(60)),
+        "classify": nn.Linear(8, 5).requires_grad_(False),
     }
     needed = {name: given[name] for name in getattr(metric, "needs", ())}
     once, again = metric.compute(real, gen, **needed), metric.compute(real, gen, **needed)

@@ -7,7 +7,7 @@ padding at other sizes, which follows TensorFlow (computed from the input) inste
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -61,6 +61,8 @@ class EfficientNetLite0(FrozenNetwork):
 @spec
 class Spec(FrozenSpec):
     """The ImageNet classifier EfficientNet-lite0."""
+
+    classifies: ClassVar[bool] = True
 
     kind: Literal["efficientnet_lite0"] = "efficientnet_lite0"
     resolution: int = Field(default=48, ge=32, le=512)

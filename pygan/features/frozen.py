@@ -184,6 +184,8 @@ class FrozenSpec:
     """What the specs of all frozen networks have in common."""
 
     metric_only: ClassVar[bool] = False
+    classifies: ClassVar[bool] = False
+    """Whether the network has a `classifier` that turns its pooled features into logits."""
 
     # A description that is passed on has to be an argument: the string under a field counts in its own class only.
     taps: tuple[str, ...] | None = Field(

@@ -38,7 +38,7 @@ _STAGES = (  # expansion, kernel, stride, channels, blocks
 
 
 class MobileNetV2(FrozenNetwork):
-    """MobileNetV2 with its last map `last` (stride 32) and the 1280-d vector `pooled` that its classifier reads."""
+    """MobileNetV2: its last map `last` (stride 32), the 1280-d vector `pooled`, and `logits` (1000 classes)."""
 
     usual_taps = ("last",)
 
@@ -55,11 +55,14 @@ class MobileNetV2(FrozenNetwork):
             *inverted_residuals(32, _STAGES, tf_padding=False),
             Convolution(320, 1280),
         )
+        self.classifier = nn.Linear(1280, 1000)
 
     def _walk(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         x = self.layers(x)
         yield "last", x
-        yield "pooled", x.mean((2, 3))
+        x = x.mean((2, 3))
+        yield "pooled", x
+        yield "logits", self.classifier(x)
 
 
 @spec
@@ -67,6 +70,7 @@ class Spec(FrozenSpec):
     """The ImageNet classifier MobileNetV2, for metrics only."""
 
     metric_only: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
 
     kind: Literal["mobilenet_v2"] = "mobilenet_v2"
     resolution: int = Field(default=128, ge=32, le=512)
@@ -77,5 +81,7 @@ class Spec(FrozenSpec):
 
     def _load(self, network: MobileNetV2) -> str:
         state = torch.load(assets.find(FILE), map_location="cpu", weights_only=True)
+        classifier = {name: state.pop(f"classifier.1.{name}") for name in ("weight", "bias")}
+        network.classifier.load_state_dict(classifier)
         load_convolutions(network, folded_convolutions(state, eps=1e-5))
         return assets.sha256_of(FILE)

@@ -23,7 +23,7 @@ from pygan.spec import parse
 RESIZE = "clean-fid (PIL bicubic, not quantized, clipped to [0, 255])"
 
 _UNNAMED = {"precision", "recall", "density", "coverage", "diversity"}
-_OF_PIXELS = ("_pixels", "_moved")
+_OF_PICTURES = ("_pictures", "_moved")
 
 
 def network_spec(values: Mapping[str, Any], key: str = "") -> Any:
@@ -218,12 +218,20 @@ def measured_name(name: str, network: str, *, first: bool = True) -> str:
     Args:
         first: the first judge of a study; those numbers of it that have always done without a name go on without.
     """
-    if name.endswith(_OF_PIXELS) or (first and name.partition("_")[0] in _UNNAMED):
+    if name.endswith(_OF_PICTURES) or (first and name.partition("_")[0] in _UNNAMED):
         return name
     return f"{name}_{network}"
 
 
-def protocol_record(network: FrozenNetwork, *, n_real: int, n_gen: int, reference_split: str, seed: int) -> dict:
+def protocol_record(
+    network: FrozenNetwork,
+    *,
+    n_real: int,
+    n_gen: int,
+    reference_split: str,
+    seed: int | None,
+    train_seed: int | None = None,
+) -> dict:
     """Return how a set of metrics was computed: two numbers are comparable where their records agree.
 
     Args:
@@ -231,7 +239,8 @@ def protocol_record(network: FrozenNetwork, *, n_real: int, n_gen: int, referenc
         n_real: reference pictures.
         n_gen: generated pictures.
         reference_split: which split the reference pictures are: "train", "validation" or "test".
-        seed: of the generated pictures.
+        seed: of the generated pictures; None: they were not generated.
+        train_seed: of the training; None: there was none.
     """
     return {
         "network": f"{network.name} {network.resolution}px",
@@ -241,6 +250,7 @@ def protocol_record(network: FrozenNetwork, *, n_real: int, n_gen: int, referenc
         "n_gen": n_gen,
         "reference_split": reference_split,
         "seed": seed,
+        "train_seed": train_seed,
         "dtype": "features float32, statistics float64",
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy")}},
     }

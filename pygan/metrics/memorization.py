@@ -28,6 +28,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pygan.draws import Draws, permutation
+from pygan.errors import DataError
 from pygan.metrics.base import Training
 from pygan.metrics.fid import frechet_distance
 from pygan.metrics.kid import KernelDistance, kernel, within
@@ -147,15 +148,16 @@ class Memorization:
         """Compare the features `real` `[N, D]` (held out) and `gen` `[M, D]` with those of the training pictures.
 
         Raises:
-            ValueError: fewer than three training pictures.
+            DataError: fewer than three training pictures.
         """
         if len(training.features) < 3:
-            raise ValueError(f"expected at least 3 training pictures, got {len(training.features)}")
+            raise DataError(f"memorization: got {len(training.features)} training pictures, expected at least 3")
         held_out = permutation(self.settings.seed, "metrics/memorization", len(real))[: len(gen)]
         results = self._in_features(gen, real[held_out], training.features)
         if training.pixels is not None:
             results |= self._in_pixels(training, held_out)
-        return results
+        reference = {"reference_split": "train", "n_real": len(training.index), "n_held_out": len(held_out)}
+        return {name: entry | {"record": reference | entry.get("record", {})} for name, entry in results.items()}
 
     def _in_features(self, gen: Tensor, held_out: Tensor, train: Tensor) -> dict[str, dict[str, Any]]:
         near, near_held_out = (nearest(x, train) for x in (gen, held_out))
@@ -200,12 +202,17 @@ class Memorization:
             pair | {"training": int(training.index[pair["training"]])} for pair in nearest_pairs(moved, settings.pairs)
         ]
         what = f"pixels over flips, shifts of {settings.shift} and brightness of {settings.brightness:g}"
-        return {
-            "memorized_pixels": self._memorized(near, near_held_out, "pixels"),
+        results = {
+            "memorized_pictures": self._memorized(near, near_held_out, "pixels"),
             "memorized_moved": self._memorized(moved, moved_held_out, what) | {"pairs": pairs},
-            "extracted_pixels": self._extracted(near, near_held_out),
-            "authentic_pixels": self._authentic(near, near_held_out, train, "pixels"),
+            "extracted_pictures": self._extracted(near, near_held_out),
+            "authentic_pictures": self._authentic(near, near_held_out, train, "pixels"),
         }
+        for name, entry in results.items():
+            searched = moved if name == "memorized_moved" else near
+            entry["record"] = {"network": "pixels", "network_sha256": None, "resize": None}
+            entry["record"] |= {"n_gen": len(searched.index), "dtype": "distances float64"}
+        return results
 
     def _memorized(self, near: Neighbors, near_held_out: Neighbors, where: str) -> dict[str, Any]:
         hits = (nn_ratio(x) < RATIO for x in (near, near_held_out))
@@ -247,12 +254,13 @@ class Spec:
         "authentic",
         "training_kid",
         "training_fd",
-        "memorized_pixels",
+        "memorized_pictures",
         "memorized_moved",
-        "extracted_pixels",
-        "authentic_pixels",
+        "extracted_pictures",
+        "authentic_pictures",
     )
     """What is computed where pictures are given."""
+    selects: ClassVar[bool] = False
     kind: Literal["memorization"] = "memorization"
     shift: int = Field(default=4, ge=0)
     """Pixels up, down and to the sides that `memorized_moved` searches; its cost grows with (2 * shift + 1)^2."""
@@ -266,7 +274,7 @@ class Spec:
     """Factor of that calibration."""
     threshold: float = Field(default=0.5, gt=0)
     """Calibrated distance below which a picture counts as extracted."""
-    pairs: int = Field(default=20, ge=0)
+    pairs: int = Field(default=20, ge=1)
     """Generated pictures nearest to a training picture that are kept, for the panel in the report."""
     resamples: int = Field(default=200, ge=100)
     """Bootstrap resamples behind the interval of the kernel distance."""

@@ -19,6 +19,9 @@ from pygan.report.study import Evaluation, Job, Measured, Owned, Study
 SHARED_PROTOCOL = ("network", "network_sha256", "resize", "n_real", "reference_split", "dtype")
 """Keys of a protocol that every row of one table has to share, besides the number of generated pictures."""
 
+BESIDE = ("generated", "held_out", "copying", "alarm_below", "pairs")
+"""Keys of a number that a reader wants beside it."""
+
 
 def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> Study:
     """Read the results of a study.
@@ -108,9 +111,11 @@ def _check_pair(a: Evaluation, b: Evaluation, metric: str, *, real: bool) -> Non
             f"{what} is {left!r} in {a.path} and {right!r} in {b.path}"
         )
 
+    left, right = a.record(metric), b.record(metric)
+    own = {"n_real"} if left.get("reference_split") == "train" else set()  # every run has its own training pictures
     for key in SHARED_PROTOCOL if real else (*SHARED_PROTOCOL, "n_gen"):
-        if a.protocol.get(key) != b.protocol.get(key):
-            refuse(key, a.protocol.get(key), b.protocol.get(key))
+        if key not in own and left.get(key) != right.get(key):
+            refuse(key, left.get(key), right.get(key))
     if not real and a.metrics[metric].protocol != b.metrics[metric].protocol:
         refuse("the protocol line", a.metrics[metric].protocol, b.metrics[metric].protocol)
 
@@ -164,6 +169,8 @@ def _evaluation(path: Path) -> Evaluation:
             interval=tuple(entry["interval"]) if entry.get("interval") else None,
             protocol=str(_get(entry, "protocol", path, f"metrics.{name}.")),
             classes=entry.get("classes"),
+            record=entry.get("record") or {},
+            beside={key: entry[key] for key in BESIDE if key in entry},
         )
         for name, entry in _get(record, "metrics", path).items()
     }

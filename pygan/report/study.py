@@ -20,6 +20,11 @@ class Measured:
     protocol: str
     classes: dict[str, dict[str, Any]] | None = None
     """Class name -> `value`, and the numbers of `train`, `real` and `gen` pictures; None: not a class-wise number."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """Network and its sha256, resize, n_real, n_gen, reference split, seeds, dtype, versions; empty: those of the
+    evaluation."""
+    beside: dict[str, Any] = field(default_factory=dict)
+    """What else was found: `held_out` (the same measure of held-out real pictures), `generated`, `copying`, ..."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,11 @@ class Evaluation:
     nimg: int | None
     metrics: dict[str, Measured]
     protocol: dict[str, Any]
-    """Network and its sha256, resize, n_real, n_gen, reference split, dtype, ..."""
+    """Network and its sha256, resize, n_real, n_gen, reference split, dtype, ... of the first judge."""
+
+    def record(self, metric: str) -> dict[str, Any]:
+        """Return how a number came about: its own record, or that of all numbers where it has none."""
+        return self.metrics[metric].record or self.protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +127,20 @@ class Study:
         return self.values(subject, claim.metric)
 
     def metric_names(self) -> list[str]:
-        """Return the metrics that compare whole sets of pictures, of all runs, in the order of their computation."""
+        """Return the metrics that compare whole sets of pictures, of all runs, in the order of their computation.
+
+        Those that compare with the training pictures are `copy_names`: they measure copying, not quality.
+        """
+        return [name for name in self._names() if name not in self.copy_names()]
+
+    def copy_names(self) -> list[str]:
+        """Return the metrics that compare with the training pictures, of all runs."""
+        found = (
+            name for e in self.evaluations for name in e.metrics if e.record(name).get("reference_split") == "train"
+        )
+        return list(dict.fromkeys(found))
+
+    def _names(self) -> list[str]:
         return list(dict.fromkeys(name for e in self.evaluations for name, m in e.metrics.items() if not m.classes))
 
     def anchors_of(self, dataset: str) -> list[list[Evaluation]]:

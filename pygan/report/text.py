@@ -4,9 +4,16 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-METRIC_TITLES = {"fd": "Fréchet distance", "kid": "KID"}
-LOWER_IS_BETTER = {"fd", "kid"}
-HIGHER_IS_BETTER = {"precision", "recall", "density", "coverage", "diversity"}
+METRIC_TITLES = {
+    "fd": "Fréchet distance",
+    "kid": "KID",
+    "is": "Classifier score",
+    "cmmd": "CMMD",
+    "training_kid": "KID to the training pictures",
+    "training_fd": "Fréchet distance to the training pictures",
+}
+LOWER_IS_BETTER = {"fd", "kid", "cmmd"}
+HIGHER_IS_BETTER = {"precision", "recall", "density", "coverage", "diversity", "is"}
 NONE = "\N{EN DASH}"
 """An empty cell."""
 
@@ -18,8 +25,8 @@ def keep_units(text: str) -> str:
 
 def metric_title(metric: str) -> str:
     """Return a metric's name for readers: `fd_mobilenet_v2` -> "Fréchet distance (mobilenet_v2)"."""
-    family, _, network = metric.partition("_")
-    title = METRIC_TITLES.get(family, family.capitalize())
+    family = next((name for name in METRIC_TITLES if f"{metric}_".startswith(f"{name}_")), metric.partition("_")[0])
+    title, network = METRIC_TITLES.get(family, family.capitalize()), metric[len(family) + 1 :]
     return f"{title} ({network})" if network else title
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pygan.errors import DataError
 from pygan.metrics.base import Training
 from pygan.metrics.fid import frechet_distance
 from pygan.metrics.kid import Spec as Kid
@@ -106,15 +107,15 @@ def test_real_pictures_do_not_differ_from_held_out_ones(found) -> None:
         if name.startswith(("memorized", "extracted", "authentic")):
             low, high = entry["interval"]
             assert low <= 0 <= high and entry["value"] == entry["generated"] - entry["held_out"]
-    assert found["fresh"]["memorized_pixels"]["held_out"] == 0
+    assert found["fresh"]["memorized_pictures"]["held_out"] == 0
     assert found["fresh"]["training_kid"]["copying"] is False
 
 
 def test_copies_are_seen_by_every_measure(found) -> None:
     entries = found["copies"]
-    for name in ("memorized", "memorized_pixels", "memorized_moved", "extracted_pixels"):
+    for name in ("memorized", "memorized_pictures", "memorized_moved", "extracted_pictures"):
         assert entries[name]["generated"] == 1 and entries[name]["interval"][0] > 0.9
-    for name in ("authentic", "authentic_pixels"):
+    for name in ("authentic", "authentic_pictures"):
         assert entries[name]["generated"] == 0 and entries[name]["interval"][1] < 0
     assert entries["training_kid"]["copying"] is True and entries["training_kid"]["value"] < 0
     assert entries["training_fd"]["value"] < -0.9 * entries["training_fd"]["held_out"] < 0
@@ -140,13 +141,13 @@ def test_the_alarm_seldom_rings_for_fresh_pictures() -> None:
 
 
 def test_a_little_noise_does_not_hide_a_copy(found) -> None:
-    for name in ("memorized_pixels", "memorized_moved", "extracted_pixels"):
+    for name in ("memorized_pictures", "memorized_moved", "extracted_pictures"):
         assert found["noisy"][name]["generated"] == 1
 
 
 @pytest.mark.parametrize("how", ["mirrored", "moved"])
 def test_moved_copies_are_seen_by_the_search_alone(found, how) -> None:
-    assert found[how]["memorized_pixels"]["generated"] < 0.1
+    assert found[how]["memorized_pictures"]["generated"] < 0.1
     assert found[how]["memorized_moved"]["generated"] == 1
     assert found[how]["memorized_moved"]["held_out"] < 0.05
 
@@ -155,9 +156,9 @@ def test_shares_by_definition(found) -> None:
     gen, train = (pixels.float() / 127.5 - 1 for pixels in (FRESH, TRAIN))
     near = nearest(gen, train, 50)
     entries = found["fresh"]
-    assert entries["memorized_pixels"]["generated"] == float((nn_ratio(near) < 1 / 3).double().mean())
-    assert entries["extracted_pixels"]["generated"] == float((calibrated_distance(near) < 0.5).double().mean())
-    assert entries["authentic_pixels"]["generated"] == float(authentic(near, train).double().mean())
+    assert entries["memorized_pictures"]["generated"] == float((nn_ratio(near) < 1 / 3).double().mean())
+    assert entries["extracted_pictures"]["generated"] == float((calibrated_distance(near) < 0.5).double().mean())
+    assert entries["authentic_pictures"]["generated"] == float(authentic(near, train).double().mean())
     ratio = nn_ratio(nearest(features_of(FRESH), features_of(TRAIN)))
     assert entries["memorized"]["generated"] == float((ratio < 1 / 3).double().mean())
 
@@ -194,7 +195,7 @@ def test_without_pixels_there_are_features_alone() -> None:
     training = Training(features=features_of(TRAIN), index=torch.arange(60))
     entries = Spec().build().compute(features_of(HELD_OUT), features_of(FRESH), training=training)
     assert list(entries) == ["memorized", "authentic", "training_kid", "training_fd"]
-    with pytest.raises(ValueError, match="at least 3 training pictures, got 2"):
+    with pytest.raises(DataError, match="got 2 training pictures, expected at least 3"):
         few = Training(features=features_of(TRAIN[:2]), index=torch.arange(2))
         Spec().build().compute(features_of(HELD_OUT), features_of(FRESH), training=few)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline import evaluate, probe, prune_round, reference, select, train
@@ -14,7 +15,9 @@ from pygan import assets
 from pygan.checkpoint import read_tensors, write_tensors
 from pygan.cli import app
 from pygan.data.pictures import ArrayPicture
-from pygan.data.store import write_store
+from pygan.data.store import Store, write_store
+from pygan.data.subset import parse_subset
+from pygan.data.subset import select as select_pictures
 from pygan.errors import ConfigError, DataError, MissingInput, TryAgain
 from pygan.metrics.base import measured_name
 from pygan.metrics.intra import MEASURES
@@ -325,6 +328,85 @@ def test_selection_and_metrics(trained, data, tmp_path):
             assert found == dict.fromkeys(CLASSES, numbers)
         assert (record["protocol"]["n_gen"], record["protocol"]["reference_split"]) == (count, "test")
         assert record["nimg"] == (selected["nimg"] if subject == "run" else None)
+
+
+def test_selection_does_without_the_test_split(trained, data, tmp_path):
+    """A file of features that has no test split, and one whose validation split is another, decide the outcome."""
+    snapshots = sorted((trained / "snapshots").glob("*.safetensors"))
+    features = stage(reference, tmp_path / "reference", data, dataset="two", network={"kind": "pixels"})
+    tensors, metadata = read_tensors(features / "features.safetensors")
+    assert {"train", "validation", "test"} <= tensors.keys()
+    chosen = {}
+    for name, validation in (("real", tensors["validation"]), ("white", torch.ones_like(tensors["validation"]))):
+        file = tmp_path / f"{name}.safetensors"
+        write_tensors(file, {"validation": validation}, metadata)
+        inputs = {"snapshot": snapshots, "features": [file]}
+        config = {"run": "tiny", "seed": 0, "network": {"kind": "pixels"}, "metric": {"kind": "kid"}, "n_gen": 12}
+        chosen[name] = json.loads((stage(select, tmp_path / name, inputs, **config) / "selected.json").read_text())
+    assert chosen["real"]["scores"] != chosen["white"]["scores"]
+
+
+JUDGES = {
+    "network": {"kind": "pixels", "resolution": 8},
+    "metrics": [{"kind": "kid"}, {"kind": "prdc", "k": 2}, {"kind": "memorization", "searched": 10, "pairs": 4}],
+    "also": [
+        {
+            "network": {"kind": "mtcnn_onet", "random_init": True},
+            "metrics": [{"kind": "fid"}, {"kind": "prdc", "k": 2}, {"kind": "memorization"}],
+            "n_gen": 12,
+            "shared": False,
+        }
+    ],
+}
+
+
+def test_two_judges_and_the_training_pictures(trained, data, tmp_path):
+    networks = [JUDGES["network"], JUDGES["also"][0]["network"]]
+    features = [
+        stage(reference, tmp_path / f"reference{i}", data, dataset="two", network=network) / "features.safetensors"
+        for i, network in enumerate(networks)
+    ]
+    selected = tmp_path / "selected.json"
+    selected.write_text(json.dumps({"nimg": 24}))
+    run = json.loads((trained / "run.json").read_text())
+    run_json = tmp_path / "run.json"
+    run_json.write_text(json.dumps(run | {"looked_through": ["mtcnn_onet_random"]}))
+    inputs = {"features": features, "snapshot": [trained / "snapshots" / "000000024.safetensors"]}
+    inputs |= {"selected": [selected], "run_json": [run_json], "train": data["train"], "test": data["test"]}
+    common = {"run": "tiny", "seed": 0, "dataset": "two", "subset": RUN["subset"], "n_gen": 16, "gen_labels": "uniform"}
+    out = stage(evaluate, tmp_path / "run", inputs, subject="run", **common, **JUDGES)
+    metrics = json.loads((out / "metrics.json").read_text())["metrics"]
+
+    in_features = ["memorized", "authentic", "training_kid", "training_fd"]
+    in_pixels = ["memorized_pictures", "memorized_moved", "extracted_pictures", "authentic_pictures"]
+    shares = ["precision", "recall", "density", "coverage"]
+    other = [f"{name}_mtcnn_onet_random" for name in ("fd", *shares, *in_features)]
+    assert list(metrics) == ["kid_pixels", *shares, *(f"{name}_pixels" for name in in_features), *in_pixels, *other]
+    assert metrics["precision"]["record"]["network"] == "pixels 8px"
+    first, second, own = (metrics[name]["record"] for name in ("kid_pixels", other[0], "memorized_moved"))
+    assert (first["n_gen"], second["n_gen"], own["n_gen"]) == (16, 12, 10)
+    assert (first["n_real"], first["reference_split"]) == (24, "test")
+    assert (own["n_real"], own["reference_split"], own["network"]) == (12, "train", "pixels")
+    assert (first["judge_in_training"], second["judge_in_training"]) == (False, True)
+    assert (first["seed"], first["train_seed"]) == (0, 0)
+
+    subset = parse_subset(RUN["subset"])
+    store = Store(data["train"][0])
+    indices = select_pictures(store.labels, subset, 0)
+    pairs = metrics["memorized_moved"]["pairs"]
+    assert len(pairs) == 4 and {pair["training"] for pair in pairs} <= set(indices.tolist())
+    G = load_generator(trained / "snapshots" / "000000024.safetensors")
+    pictures = sample(G, 16, seed=0, stream="evaluate", label=torch.arange(16) % 2)
+    panel = np.asarray(Image.open(out / "neighbors.png"))  # two rows, enlarged twice
+    for place, pair in enumerate(pairs):
+        tile = panel[::2, ::2][:, 32 * place : 32 * (place + 1)].transpose(2, 0, 1)
+        assert (tile[:, :32] == pictures[pair["generated"]].numpy()).all()
+        assert (tile[:, 32:] == store.read([pair["training"]])[0]).all()
+
+    gaussian = stage(evaluate, tmp_path / "anchor", inputs, subject="pca_gaussian", **common, **JUDGES)
+    record = json.loads((gaussian / "metrics.json").read_text())
+    assert set(record["metrics"]) == set(metrics) and not (gaussian / "neighbors.png").exists()
+    assert record["metrics"]["kid_pixels"]["record"]["train_seed"] is None
 
 
 def test_a_class_without_a_picture_is_refused_before_training(data, tmp_path):

@@ -1,6 +1,8 @@
 """Reading results: what is found, and one sentence for everything that is wrong."""
 
 import json
+from collections.abc import Iterator
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,33 @@ def test_two_protocols_never_share_a_table(
     edit(path, protocol=json.loads(path.read_text())["protocol"] | {key: value})
     message = refusal(config, study_files)
     assert "two protocols" in message and key in message and str(path) in message
+
+
+def add_number(study_files: Files, name: str, records: Iterator[dict[str, Any]], **beside: Any) -> None:
+    for path, record in zip(study_files["metrics"], records, strict=False):
+        metrics = json.loads(path.read_text())["metrics"]
+        edit(path, metrics=metrics | {name: {"value": 1.0, "protocol": "p", "record": record, **beside}})
+
+
+def test_a_second_judge_has_a_protocol_of_its_own(config: dict[str, Any], study_files: Files) -> None:
+    record = {"network": "hed", "network_sha256": "ef" * 32, "resize": "r", "n_real": 5, "n_gen": 4, "dtype": "float32"}
+    add_number(study_files, "fd_hed", repeat(record | {"reference_split": "test"}))
+    study = collect(config, study_files)
+    assert "fd_hed" in study.metric_names() and study.copy_names() == []
+    assert study.evaluations[0].record("fd_hed")["n_gen"] == 4 != study.evaluations[0].record("recall")["n_gen"]
+    last = study_files["metrics"][-1]
+    metrics = json.loads(last.read_text())["metrics"]
+    other = metrics["fd_hed"] | {"record": metrics["fd_hed"]["record"] | {"network_sha256": "cd" * 32}}
+    edit(last, metrics=metrics | {"fd_hed": other})
+    assert "fd_hed was measured by two protocols" in refusal(config, study_files)
+
+
+def test_numbers_about_copies_may_have_other_training_pictures(config: dict[str, Any], study_files: Files) -> None:
+    records = ({"reference_split": "train", "n_real": 100 + i, "n_gen": 4} for i in count())
+    add_number(study_files, "memorized_pictures", records, held_out=0.25, generated=0.5)
+    study = collect(config, study_files)
+    assert study.copy_names() == ["memorized_pictures"] and "memorized_pictures" not in study.metric_names()
+    assert study.evaluations[0].metrics["memorized_pictures"].beside == {"held_out": 0.25, "generated": 0.5}
 
 
 def test_two_protocol_lines_never_share_a_table(config: dict[str, Any], study_files: Files) -> None:

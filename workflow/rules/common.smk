@@ -33,6 +33,13 @@ if config["processes"] > 1:
     )
 RUNS = config["runs"]
 ANCHORS = {name: subject for name, subject in config["anchors"].items() if subject}
+JUDGES = [config["evaluate"], *config["evaluate"]["also"]] if config["evaluate"] else []
+# Whether a metric looks at the pictures that a run was trained on; further judges look at their features alone.
+SEES_TRAINING = any(
+    metric["kind"] == "memorization"
+    for judge in JUDGES[:1]
+    for metric in judge["metrics"]
+)
 
 
 wildcard_constraints:
@@ -41,6 +48,7 @@ wildcard_constraints:
     seed=r"\d+",
     round=r"\d+",
     anchor="untrained|pca_gaussian",
+    judge=r"\d+",
 
 
 # Runs and their trainings.
@@ -110,8 +118,24 @@ def stores(dataset, *splits):
     ]
 
 
-def reference(dataset):
-    return f"{RESULTS}/reference/{dataset}/features.safetensors"
+def reference(dataset, judge=0):
+    """Features of the real pictures: those of the first judge, unless told otherwise."""
+    return f"{RESULTS}/reference/{dataset}/{judge}/features.safetensors"
+
+
+def references(dataset):
+    return [reference(dataset, judge) for judge in range(len(JUDGES))]
+
+
+def real_pictures(dataset):
+    """What a metric that looks for copies of the training pictures needs besides features."""
+    if not SEES_TRAINING:
+        return {"manifest": [], "train": [], "test": []}
+    return {
+        "manifest": data(dataset, "manifest.json"),
+        "train": stores(dataset, "train"),
+        "test": stores(dataset, "test"),
+    }
 
 
 def trained(job, seed, *names):
@@ -209,11 +233,20 @@ def anchor_input(anchor, seed):
     run = ANCHORS[anchor]
     dataset = RUNS[run]["dataset"]
     untrained = anchor == "untrained"
-    return {
+    return real_pictures(dataset) | {
         "manifest": data(dataset, "manifest.json"),
-        "train": [] if untrained else stores(dataset, "train"),
+        "train": [] if untrained and not SEES_TRAINING else stores(dataset, "train"),
         "snapshot": snapshots(run, seed, [0]) if untrained else [],
-        "features": reference(dataset),
+        "features": references(dataset),
+    }
+
+
+def evaluate_input(run, seed):
+    return real_pictures(dataset_of(run)) | {
+        "selected": f"{RESULTS}/select/{run}/seed{seed}/selected.json",
+        "snapshot": snapshots(run, seed, candidates(run)),
+        "run_json": trained(run, seed, "run.json"),
+        "features": references(dataset_of(run)),
     }
 
 
@@ -252,9 +285,9 @@ def data_stage(name):
     )
 
 
-def reference_stage(dataset):
+def reference_stage(dataset, judge):
     return stage_json(
-        "reference", {"dataset": dataset, "network": config["evaluate"]["network"]}
+        "reference", {"dataset": dataset, "network": JUDGES[int(judge)]["network"]}
     )
 
 

@@ -1,4 +1,4 @@
-# Raw pictures to LMDB stores, and the features of the real pictures in the metric network.
+# Raw pictures to LMDB stores, and the features of the real pictures in the network of every judge.
 
 
 rule prepare_data:
@@ -29,17 +29,17 @@ rule reference:
         validation=ancient(f"{RESULTS}/data/{{dataset}}/validation.lmdb"),
         test=ancient(f"{RESULTS}/data/{{dataset}}/test.lmdb"),
     output:
-        features=f"{RESULTS}/reference/{{dataset}}/features.safetensors",
-        record=f"{RESULTS}/reference/{{dataset}}/reference.json",
+        features=f"{RESULTS}/reference/{{dataset}}/{{judge}}/features.safetensors",
+        record=f"{RESULTS}/reference/{{dataset}}/{{judge}}/reference.json",
     log:
-        f"{LOGS}/reference/{{dataset}}.log",
+        f"{LOGS}/reference/{{dataset}}_{{judge}}.log",
     benchmark:
-        f"{BENCHMARKS}/reference/{{dataset}}.tsv"
+        f"{BENCHMARKS}/reference/{{dataset}}_{{judge}}.tsv"
     priority: 100
     conda:
         "../envs/pygan.yaml"
     params:
-        stage=lambda wc: reference_stage(wc.dataset),
+        stage=lambda wc: reference_stage(wc.dataset, wc.judge),
     shell:
         "python -m pipeline.reference --spec {params.stage:q}"
         " --input manifest={input.manifest:q} --input train={input.train:q}"

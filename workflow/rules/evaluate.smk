@@ -24,12 +24,14 @@ rule select:
 
 rule evaluate:
     input:
-        selected=f"{RESULTS}/select/{{run}}/seed{{seed}}/selected.json",
-        snapshot=lambda wc: snapshots(wc.run, wc.seed, candidates(wc.run)),
-        run_json=f"{RESULTS}/train/{{run}}/seed{{seed}}/run.json",
-        features=lambda wc: reference(dataset_of(wc.run)),
+        unpack(lambda wc: evaluate_input(wc.run, wc.seed)),
     output:
         metrics=f"{RESULTS}/evaluate/{{run}}/seed{{seed}}/metrics.json",
+        neighbors=(
+            [f"{RESULTS}/evaluate/{{run}}/seed{{seed}}/neighbors.png"]
+            if SEES_TRAINING
+            else []
+        ),
     log:
         f"{LOGS}/evaluate/{{run}}_seed{{seed}}.log",
     benchmark:
@@ -43,6 +45,7 @@ rule evaluate:
         "python -m pipeline.evaluate --spec {params.stage:q}"
         " --input selected={input.selected:q} --input snapshot={input.snapshot:q}"
         " --input run_json={input.run_json:q} --input features={input.features:q}"
+        " --input manifest={input.manifest:q} --input train={input.train:q} --input test={input.test:q}"
         ' --out "$(dirname {output.metrics:q})" > {log:q} 2>&1'
 
 
@@ -61,14 +64,14 @@ rule anchor:
         stage=lambda wc: evaluate_stage(wc.anchor, ANCHORS[wc.anchor], wc.seed),
     shell:
         "python -m pipeline.evaluate --spec {params.stage:q}"
-        " --input manifest={input.manifest:q} --input train={input.train:q}"
+        " --input manifest={input.manifest:q} --input train={input.train:q} --input test={input.test:q}"
         " --input snapshot={input.snapshot:q} --input features={input.features:q}"
         ' --out "$(dirname {output.metrics:q})" > {log:q} 2>&1'
 
 
 rule anchor_real:
     input:
-        features=reference(ANCHORS.get("real")),
+        features=references(ANCHORS.get("real")),
     output:
         metrics=f"{RESULTS}/anchors/real/metrics.json",
     log:

@@ -22,6 +22,16 @@ rule report:
             lambda run, seed: [f"{RESULTS}/evaluate/{run}/seed{seed}/metrics.json"],
             RUNS,
         ),
+        neighbors=(
+            per_seed(
+                lambda run, seed: [
+                    f"{RESULTS}/evaluate/{run}/seed{seed}/neighbors.png"
+                ],
+                RUNS,
+            )
+            if SEES_TRAINING
+            else []
+        ),
         selected=per_seed(
             lambda run, seed: [f"{RESULTS}/select/{run}/seed{seed}/selected.json"],
             RUNS,
@@ -55,7 +65,7 @@ rule report:
         "python -m pipeline.report --spec {params.stage:q}"
         " --input manifest={input.manifest:q} --input contact_sheet={input.contact_sheet:q}"
         " --input run_json={input.run_json:q} --input stats={input.stats:q} --input samples={input.samples:q}"
-        " --input metrics={input.metrics:q} --input selected={input.selected:q} --input probe={input.probe:q}"
+        " --input neighbors={input.neighbors:q} --input metrics={input.metrics:q} --input selected={input.selected:q} --input probe={input.probe:q}"
         " --input prune={input.prune:q} --input anchors={input.anchors:q} --input theory={input.theory:q}"
         " --input template={input.template:q}"
         ' --input benchmarks="$(dirname {output.page:q})/../benchmarks"'
