@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 PREPARE, METRICS, PROBE, PRUNE, THEORY, REPORT = 5.0, 10.0, 8.0, 1.0, 60.0, 20.0
 """Seconds beside the start of the process and the judge's pictures: to decode a packaged data set, to compute the
-metrics from features, to train linear probes per network, to prune, to compute the theory, to draw the report."""
+metrics of a judge, to train linear probes per network, to prune, to compute the theory, to draw the report."""
 PICTURES = 3_000
 """Real pictures of a data set that is not prepared yet."""
 STAGES = (
@@ -51,8 +52,8 @@ class Speeds:
 
     start: float
     """Seconds until a process has imported everything."""
-    judged: float
-    """Pictures per second through the network that judges."""
+    judged: tuple[float, ...]
+    """Pictures per second through the network of every judge; empty: there is none."""
     step: dict[str, float]
     """Run -> seconds of a training step."""
 
@@ -153,14 +154,16 @@ def plan(study: "Study", speeds: Speeds, cores: int, results: Path | None = None
 def _jobs(study: "Study", speeds: Speeds, results: Path | None) -> Iterator[Job]:
     seeds, start = len(study.seeds), speeds.start
 
-    def judging(pictures: int) -> float:
-        return start + pictures / speeds.judged
-
+    judges = [] if study.evaluate is None else [study.evaluate, *study.evaluate.also]
+    measured = start + sum(
+        METRICS + (judge.n_gen or study.evaluate.n_gen) / rate
+        for judge, rate in zip(judges, speeds.judged, strict=True)
+    )
     for dataset in study.datasets:
         yield Job(stage="prepare_data", name=f"prepare_data {dataset}", n=1, seconds=start + PREPARE)
     for dataset in _judged_datasets(study):
-        pictures = judging(_pictures(results, dataset))
-        yield Job(stage="reference", name=f"reference {dataset}", n=1, seconds=pictures)
+        pictures = start + mean(_pictures(results, dataset) / rate for rate in speeds.judged)
+        yield Job(stage="reference", name=f"reference {dataset}", n=len(judges), seconds=pictures)
     for run, settings in study.runs.items():
         training = settings.training
         steps = (training.total_nimg - _start_nimg(settings)) / training.nimg_per_step
@@ -172,14 +175,13 @@ def _jobs(study: "Study", speeds: Speeds, results: Path | None) -> Iterator[Job]
         if rounds:
             yield Job(stage="prune_round", name=f"prune_round {run}", n=seeds * rounds, seconds=start + PRUNE)
         competing = min(study.select.candidates, len(_own_snapshots(settings))) * study.select.n_gen
-        yield Job(stage="select", name=f"select {run}", n=seeds, seconds=judging(competing))
-        yield Job(stage="evaluate", name=f"evaluate {run}", n=seeds, seconds=judging(study.evaluate.n_gen) + METRICS)
+        yield Job(stage="select", name=f"select {run}", n=seeds, seconds=start + competing / speeds.judged[0])
+        yield Job(stage="evaluate", name=f"evaluate {run}", n=seeds, seconds=measured)
     for anchor in ("untrained", "pca_gaussian"):
         if getattr(study.anchors, anchor) is not None:
-            measured = judging(study.evaluate.n_gen) + METRICS
             yield Job(stage="anchor", name=f"anchor {anchor}", n=seeds, seconds=measured)
     if study.anchors.real is not None:
-        yield Job(stage="anchor", name="anchor_real", n=1, seconds=start + METRICS)
+        yield Job(stage="anchor", name="anchor_real", n=1, seconds=start + METRICS * len(judges))
     if study.theory is not None:
         yield Job(stage="theory", name="theory", n=1, seconds=start + THEORY)
     yield Job(stage="report", name="report", n=1, seconds=REPORT)
@@ -248,8 +250,8 @@ def _recorded(results: Path) -> dict[str, float]:
     """Return name -> seconds of the longest job of that name, as Snakemake's benchmark tables have it."""
     found: dict[str, list[float]] = defaultdict(list)
     for path in (results / "benchmarks").glob("*/*.tsv"):
-        subject = re.sub(r"(_seed\d+(_round\d+)?)$", "", path.stem)
         stage = path.parent.name
+        subject = re.sub(r"_\d+$" if stage == "reference" else r"_seed\d+(_round\d+)?$", "", path.stem)
         name = {"anchor real": "anchor_real", "theory theory": "theory"}.get(f"{stage} {subject}", f"{stage} {subject}")
         with path.open(encoding="utf-8", newline="") as file:
             found[name] += [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
@@ -282,11 +284,12 @@ def measure(study: "Study", cores: int, say: Callable[[str], None]) -> Speeds:
         cores, mp_context=get_context("spawn"), initializer=_begin, initargs=(study.threads,)
     ) as pool:
         ready = pool.submit(_ready)
-        judged = pool.submit(_judged_per_second, values["evaluate"]["network"]) if study.evaluate else None
+        judges = [] if study.evaluate is None else [values["evaluate"], *values["evaluate"]["also"]]
+        judged = [pool.submit(_judged_per_second, judge["network"]) for judge in judges]
         steps = dict(zip(distinct, pool.map(_step_seconds, distinct.values()), strict=True))
         return Speeds(
             start=ready.result() - asked,
-            judged=judged.result() if judged else 1.0,
+            judged=tuple(rate.result() for rate in judged),
             step={run: steps[json.dumps(case, sort_keys=True)] for run, case in cases.items()},
         )
 

@@ -14,6 +14,7 @@ _PLACES = {
     "contact_sheet": "data/*/contact_sheet.png",
     "run_json": "train/*/seed*/run.json",
     "metrics": "evaluate/*/seed*/metrics.json",
+    "neighbors": "evaluate/*/seed*/neighbors.png",
     "selected": "select/*/seed*/selected.json",
     "probe": "probe/*/seed*/probe.json",
     "prune": "masks/*/seed*/round*/prune.json",
@@ -61,7 +62,7 @@ def write_so_far(results: Path) -> Path:
 def finished_files(results: Path, runs: Mapping[str, Any]) -> dict[str, list[Path]]:
     """Return the files that finished jobs left, by the names of the report's inputs."""
     found = {name: sorted(results.glob(pattern)) for name, pattern in _PLACES.items()}
-    for name in ("run_json", "metrics", "selected", "probe", "prune"):
+    for name in ("run_json", "metrics", "neighbors", "selected", "probe", "prune"):
         found[name] = [path for path in found[name] if _run_of(path, results) in runs]
     trained = [path.parent for path in found["run_json"]]
     found["stats"] = [folder / "stats.jsonl" for folder in trained if (folder / "stats.jsonl").is_file()]
