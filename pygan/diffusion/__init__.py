@@ -10,6 +10,10 @@ from importlib import import_module
 from typing import Any
 
 HOMES = (
+    ("EmpiricalOptimum", "empirical_optimum"),
+    ("ChainOptimum", "chain_optimum"),
+    ("GaussianDenoiser", "gaussian"),
+    ("predict", "denoiser"),
     ("Level", "schedule"),
     ("heun", "sampler"),
     ("ddim", "sampler"),

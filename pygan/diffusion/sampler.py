@@ -15,19 +15,12 @@ official codes in that alone.
 
 import math
 from itertools import pairwise
-from typing import Protocol
 
 from torch import Tensor
 
+from pygan.diffusion.denoiser import Denoiser
 from pygan.diffusion.schedule import RHO, SIGMA_MAX, SIGMA_MIN, T, karras_sigmas, vp_sigmas
 from pygan.draws import Draws
-
-
-class Denoiser(Protocol):
-    """An estimate of pictures from noisy ones: a trained network, the empirical optimum, a Gaussian."""
-
-    def denoise(self, z: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return the estimate of x0 in the shape and dtype of z = x0 + sigma eps."""
 
 
 def latents(seed: int, index: Tensor, *shape: int) -> Tensor:
