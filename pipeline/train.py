@@ -13,7 +13,8 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         spec: `config` holds the run's fields of the study file, its name `run`, its `seed` and `frozen`, the networks
             that the probe chose.
         inputs: `manifest`, `train` and `validation` stores; where the run asks for them `init` (a snapshot to start
-            from; several: `selected` says which), `mask` and `probe`.
+            from; several: `selected` says which), `mask`, `probe` and `transfer` (a snapshot of which
+            the networks take what fits).
         out: gets `run.json`, `stats.jsonl` and `snapshots/<nimg>.{safetensors,png}`; checkpoints go beside it.
     """
     import json
@@ -30,6 +31,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.training.distributed import join
     from pygan.training.gan import train
     from pygan.training.spec import TrainingSpec
+    from pygan.training.transfer import transfer
 
     config, ranks = spec["config"], join()
     training = parse(TrainingSpec, config["training"], "training")
@@ -52,6 +54,8 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         reset=(config["continues"] or {}).get("reset", ()),
         device=ranks.device,
     )
+    if "transfer" in inputs:
+        print(transfer(run, inputs["transfer"][0]), flush=True)
     result = train(run, training, state_dir=out.parent / "state", out_dir=out, ranks=ranks)
     if not ranks.is_first:
         return

@@ -182,6 +182,10 @@ def _check_heads_alone(name: str, run: Run, aided: Any) -> None:
 def _check_start(study: Study, name: str, run: Run) -> None:
     """Check `continues` and `ticket`: the other run fits and has the snapshot."""
     starts: list[tuple[str, str, int]] = []
+    if run.init_from is not None:
+        for other in ("continues", "ticket"):
+            if getattr(run, other) is not None:
+                raise ConfigError(f"runs.{name}.init_from: a run with `{other}` has another start already")
     if run.continues is not None:
         starts.append((f"runs.{name}.continues.run", run.continues.run, _start_nimg(run)))
     if run.ticket is not None:
@@ -202,7 +206,7 @@ def _check_start(study: Study, name: str, run: Run) -> None:
     if run.continues is None:
         return
     before = study.runs[run.continues.run]
-    if run.continues.nimg == 0 and not _has_untrained(before):
+    if run.continues.nimg == 0 and not _writes_its_start(before):
         raise ConfigError(f"runs.{name}.continues.nimg: {run.continues.run} lists no snapshot at 0 images: add it")
 
 
@@ -306,9 +310,14 @@ def _start_nimg(run: Run) -> int:
     return run.ticket.rewind_nimg if run.ticket is not None else 0
 
 
+def _writes_its_start(run: Run) -> bool:
+    """Whether a run writes its networks before the first step."""
+    return 0 in run.training.snapshots and run.continues is None and _start_nimg(run) == 0
+
+
 def _has_untrained(run: Run) -> bool:
     """Whether a run writes its networks as they were drawn."""
-    return 0 in run.training.snapshots and run.continues is None and _start_nimg(run) == 0
+    return _writes_its_start(run) and run.init_from is None
 
 
 def _check_no_cycle(study: Study, name: str) -> None:

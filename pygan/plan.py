@@ -42,6 +42,8 @@ STAGES = (
     "report",
 )
 """In the order in which they are shown."""
+_NOT_ITS_STEP = ("continues", "init_from", "ticket", "subset", "dataset")
+"""Keys of a run that do not decide the time of its step."""
 _STEPS = 8
 """Measured at least; as many come before, in which caches warm up."""
 
@@ -301,7 +303,7 @@ def _case(values: dict[str, Any], run: str) -> dict[str, Any]:
     aided = next((d for d in settings["discriminators"] if d["kind"] == "vision_aided" and not d["networks"]), None)
     training = {k: v for k, v in settings["training"].items() if not k.endswith("nimg") and k != "snapshots"}
     return {
-        **{key: value for key, value in settings.items() if key not in ("continues", "ticket", "subset", "dataset")},
+        **{key: value for key, value in settings.items() if key not in _NOT_ITS_STEP},
         "training": training,
         "resolution": dataset["resolution"],
         "channels": dataset["channels"],
