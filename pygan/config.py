@@ -11,7 +11,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
-from pygan import assets, augment, discriminators, features, losses, metrics, networks, pruning, regularizers, weights
+from pygan import (
+    assets,
+    augment,
+    diffusion,
+    discriminators,
+    features,
+    losses,
+    metrics,
+    networks,
+    pruning,
+    regularizers,
+    weights,
+)
 from pygan.checkpoint import read_tensors
 from pygan.config_combinations import check_combinations, check_labels, networks_in_training
 from pygan.config_reading import read_yaml, sentence
@@ -33,6 +45,7 @@ Network = Annotated[Any, OneOf("pygan.networks", networks.KINDS)]
 Augment = Annotated[Any, OneOf("pygan.augment", augment.KINDS)]
 Discriminator = Annotated[Any, OneOf("pygan.discriminators", discriminators.KINDS)]
 Regularizer = Annotated[Any, OneOf("pygan.regularizers", regularizers.KINDS)]
+Denoising = Annotated[Any, OneOf("pygan.diffusion", diffusion.KINDS)]
 Pruner = Annotated[Any, OneOf("pygan.pruning", pruning.KINDS)]
 Feature = Annotated[Any, OneOf("pygan.features", features.KINDS)]
 Judge = Annotated[Any, OneOf("pygan.features", (*features.METRIC_KINDS, *features.KINDS))]
@@ -83,13 +96,14 @@ class Run:
     """Classes of generated pictures in training: as often as among the training pictures, or all alike (as in the
     gSR release); without effect on an unconditional run, which must leave it alone."""
     base: Network
-    """Generator and discriminator."""
-    loss: Literal[tuple(losses.OBJECTIVES)] = "hinge"
-    """The adversarial objective."""
+    """Generator and discriminator, or the network of a denoiser (unet)."""
+    loss: Literal[tuple(losses.OBJECTIVES)] | Denoising = "hinge"
+    """The adversarial objective; of a denoiser a mapping with the `kind` of its objective, which has to be given."""
     augment: Augment | None = None
-    """What every discriminator sees its pictures through; null: nothing."""
+    """What every discriminator, or the denoiser, sees its pictures through; null: nothing."""
     discriminators: tuple[Discriminator, ...] = Field(default=({"kind": "plain"},), min_length=1, validate_default=True)
-    """Players against the generator; the first one is the base network's own. Without it: a control of vision_aided."""
+    """Players against the generator; the first one is the base network's own. Without it: a control of vision_aided. A
+    denoiser has none and must leave the key alone."""
     regularizers: tuple[Regularizer, ...] = ()
     """Terms added to the losses."""
     training: TrainingSpec

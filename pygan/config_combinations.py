@@ -27,6 +27,7 @@ def check_combinations(study: Study) -> None:
     _check_bank(study)
     for name, run in study.runs.items():
         _known(f"runs.{name}.dataset", run.dataset, study.datasets)
+        _check_family(name, run)
         _check_networks(study, name, run)
         _check_discriminators(study, name, run)
         _check_classes(name, run)
@@ -69,6 +70,45 @@ def _check_bank(study: Study) -> None:
         raise ConfigError(f"evaluate.network: {study.evaluate.network.name} is in the bank, so it cannot be the judge")
 
 
+def is_denoiser(run: Run) -> bool:
+    """Whether a run trains a denoiser rather than a generator against discriminators."""
+    return not hasattr(run.base, "discriminator")
+
+
+def _check_family(name: str, run: Run) -> None:
+    """Check that base, objective and methods of a run are all those of a denoiser, or all those of a GAN."""
+    key, kind = f"runs.{name}", run.base.kind
+    labels = getattr(run.augment, "labels", None)
+    if not is_denoiser(run):
+        if not isinstance(run.loss, str):
+            raise ConfigError(f"{key}.loss: {run.loss.kind} trains a denoiser such as unet, but the base is {kind}")
+        if labels is not None:
+            raise ConfigError(f"{key}.augment: {run.augment.kind} is for denoisers, but the base is {kind}")
+        return
+    if isinstance(run.loss, str):
+        raise ConfigError(
+            f"{key}.loss: got {run.loss}, expected a mapping such as {{kind: denoising}}, because {kind} is a denoiser"
+        )
+    if len(run.discriminators) > 1 or run.discriminators[0].kind != "plain":
+        raise ConfigError(f"{key}.discriminators: {kind} is a denoiser, which has none: leave the key out")
+    for field in ("regularizers", "ticket", "init_from"):
+        if getattr(run, field):
+            raise ConfigError(f"{key}.{field}: {kind} is a denoiser, expected the key to be left out")
+    if run.augment is not None and labels is None:
+        raise ConfigError(
+            f"{key}.augment: {run.augment.kind} cannot tell a denoiser what it did, expected labeled_warp"
+        )
+    if labels is not None and labels != run.base.augment_labels:
+        raise ConfigError(
+            f"{key}.base.augment_labels: got {run.base.augment_labels}, expected {labels}, those of {run.augment.kind}"
+        )
+    if run.continues is not None and set(run.continues.reset) - {"optimizers"}:
+        raise ConfigError(f"{key}.continues.reset: {kind} is a denoiser, of which only the optimizers can be reset")
+    for field in ("d_steps", "g_batch"):
+        if getattr(run.training, field) not in (None, 1):
+            raise ConfigError(f"{key}.training.{field}: {kind} is a denoiser, expected the key to be left out")
+
+
 def networks_in_training(run: Run) -> list[Any]:
     """Return the frozen networks that a run names: in its discriminators and regularizers."""
     named = [network for player in run.discriminators for network in getattr(player, "networks", ())]
@@ -103,6 +143,13 @@ def _check_judges(study: Study) -> None:
 
 def _check_networks(study: Study, name: str, run: Run) -> None:
     """Build the networks, so that a resolution they cannot have is found here."""
+    if is_denoiser(run):
+        try:
+            with torch.device("meta"):
+                run.base.network(_context(study, run))
+        except ValueError as error:
+            raise ConfigError(f"runs.{name}.base: {error}") from error
+        return
     try:
         networks = _bare_networks(study, run)
     except ValueError as error:
@@ -371,7 +418,8 @@ def _check_claims(study: Study) -> None:
 
 
 def _methods(run: Run) -> Iterator[str]:
-    for slot in (run.augment, *run.discriminators, *run.regularizers, run.ticket):
+    objective = None if isinstance(run.loss, str) else run.loss
+    for slot in (run.augment, *run.discriminators, *run.regularizers, run.ticket, objective):
         if slot is not None and getattr(slot, "weight", None) != 0:  # a term of weight 0 only reports
             yield slot.kind
 

@@ -346,10 +346,7 @@ def _judged_per_second(network: dict[str, Any], n: int = 128) -> float:
 
 def _step_seconds(case: dict[str, Any]) -> float:
     """Return the seconds of a step of a run, its own loop training it on noise."""
-    from pygan.context import Context
-    from pygan.spec import load_spec, parse
-    from pygan.training.assemble import assemble
-    from pygan.training.gan import train
+    from pygan.spec import parse
     from pygan.training.spec import TrainingSpec
 
     per_step = case["training"]["batch"] * case["training"]["d_steps"]
@@ -357,17 +354,32 @@ def _step_seconds(case: dict[str, Any]) -> float:
     nimg = per_step * max(_STEPS, min(lazy, 2 * _STEPS))
     lengths = {"total_nimg": 2 * nimg, "snapshots": [2 * nimg], "tick_nimg": nimg, "checkpoint_nimg": 2 * nimg}
     spec = parse(TrainingSpec, case["training"] | lengths | {"ema_start_nimg": 0}, "training")
-    frozen = [load_spec("pygan.features", entry, "bank").build(Context(resolution=0)) for entry in case["frozen"]]
-    for network in frozen:
-        network.separable = True
     noise = _Noise(256, case["resolution"], case["channels"])
     names = [f"class {label}" for label in range(noise.classes)]
     config = case | {"seed": 0, "subset": None, "ticket": None, "continues": None}
-    run, _ = assemble(config, store=noise, held_out=noise, class_names=names, frozen=tuple(frozen))
+    train, run = _assembled(config, store=noise, held_out=noise, class_names=names)
     with TemporaryDirectory() as folder:
         train(run, spec, state_dir=Path(folder, "state"), out_dir=Path(folder))
         last = Path(folder, "stats.jsonl").read_text().splitlines()[-1]
     return per_step / json.loads(last)["img_per_sec"]
+
+
+def _assembled(config: dict[str, Any], **material: Any) -> tuple[Callable[..., dict[str, Any]], Any]:
+    """Return the loop of a run and the run: those of a denoiser where the loss is a mapping."""
+    if isinstance(config["loss"], dict):
+        from pygan.training.assemble_denoiser import assemble
+        from pygan.training.diffusion import train
+
+        return train, assemble(config, **material)[0]
+    from pygan.context import Context
+    from pygan.spec import load_spec
+    from pygan.training.assemble import assemble
+    from pygan.training.gan import train
+
+    frozen = [load_spec("pygan.features", entry, "bank").build(Context(resolution=0)) for entry in config["frozen"]]
+    for network in frozen:
+        network.separable = True
+    return train, assemble(config, frozen=tuple(frozen), **material)[0]
 
 
 class _Noise:

@@ -18,10 +18,14 @@ from pygan.pruning.sparse_file import compact, decompress
 from pygan.spec import load_spec
 
 
-def describe(base: dict[str, Any], ctx: Context, nimg: int) -> dict[str, Any]:
-    """Return the metadata from which `load_generator` rebuilds a snapshot."""
+def describe(base: dict[str, Any], ctx: Context, nimg: int, loss: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the metadata from which `load_generator` rebuilds a snapshot.
+
+    Args:
+        loss: of a denoiser, whose pictures depend on it; None: of a GAN.
+    """
     fields = {"resolution": ctx.resolution, "channels": ctx.channels, "num_classes": ctx.num_classes}
-    return {"base": base, "nimg": nimg, "context": fields}
+    return {"base": base, "nimg": nimg, "context": fields} | ({} if loss is None else {"loss": loss})
 
 
 def load_generator(path: Path) -> nn.Module:
@@ -55,7 +59,11 @@ def _read_generator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 def untrained_generator(metadata: dict[str, Any]) -> nn.Module:
     """Return the generator that the metadata of a snapshot describe, as drawn, in eval mode, without gradients."""
     fields = metadata["context"]
-    G = load_spec("pygan.networks", metadata["base"], "base").generator(Context(**fields))
+    base, ctx = load_spec("pygan.networks", metadata["base"], "base"), Context(**fields)
+    if "loss" in metadata:
+        G = load_spec("pygan.diffusion", metadata["loss"], "loss").generator(base, ctx)
+    else:
+        G = base.generator(ctx)
     slim(G, metadata.get("living_channels", {}))
     G.num_classes = fields["num_classes"]
     return G.eval().requires_grad_(False)
@@ -150,20 +158,33 @@ class Model:
         self.channels: int = self.metadata["context"]["channels"]
         self.num_classes: int = self.metadata["context"]["num_classes"]
 
-    def sample(self, n: int, *, seed: int = 0, label: int | None = None, truncation: float = 1.0) -> Tensor:
+    @property
+    def denoiser(self) -> Any:
+        """What has `denoise(z, sigma, labels=None)`.
+
+        Raises:
+            ValueError: it is no diffusion model.
+        """
+        return self._diffusion("denoiser").denoiser
+
+    def sample(
+        self, n: int, *, seed: int = 0, label: int | None = None, truncation: float = 1.0, steps: int | None = None
+    ) -> Tensor:
         """Return pictures, uint8 `[n, C, H, W]`; picture i depends on (seed, i) alone.
 
         Args:
             label: class of all pictures; None: drawn uniformly where there are classes.
             truncation: 1: none; below 1, less variety for more typical pictures.
+            steps: noise levels of a diffusion model's sampler, at least 2; None: as it was configured.
 
         Raises:
-            ValueError: no such class, or a number out of range.
+            ValueError: no such class, a number out of range, or `steps` for a GAN.
         """
         self._check(label, truncation)
         if n < 1:
             raise ValueError(f"n: got {n}, expected at least 1")
-        return sample(self.G, n, seed=seed, label=label, truncation=truncation, fresh_noise=False)
+        G = self.G if steps is None else self._diffusion("steps").with_steps(steps)
+        return sample(G, n, seed=seed, label=label, truncation=truncation, fresh_noise=False)
 
     @torch.no_grad()
     def interpolate(
@@ -194,6 +215,11 @@ class Model:
             return to_uint8(self.G.body(truncated(self.G, z[index], labels, truncation), labels))
 
         return in_memory(lambda size: torch.cat([part(i) for i in torch.arange(len(z)).split(size)]), 50)
+
+    def _diffusion(self, what: str) -> nn.Module:
+        if not hasattr(self.G, "denoiser"):
+            raise ValueError(f"{what}: {self.path} is no diffusion model")
+        return self.G
 
     def _check(self, label: int | None, truncation: float) -> None:
         if label is not None and not 0 <= label < self.num_classes:

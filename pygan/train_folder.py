@@ -44,10 +44,10 @@ from pygan.recipes import FEW, budget, recipe
 from pygan.sampling import load, load_generator, sample, save_grid, snapshot_path
 from pygan.spec import load_spec, parse
 from pygan.training.assemble import assemble, methods
-from pygan.training.game import Batch
 from pygan.training.gan import train
+from pygan.training.init_from import read_snapshot, transfer
+from pygan.training.material import Batch
 from pygan.training.spec import TrainingSpec
-from pygan.training.transfer import read_snapshot, transfer
 
 Say = Callable[[str], None]
 

@@ -8,7 +8,19 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("prepare_data", "reference", "probe", "prune_round", "train", "select", "evaluate", "theory", "report")
+TRAINERS = ("train", "train_denoiser")
+STAGES = (
+    "prepare_data",
+    "reference",
+    "probe",
+    "prune_round",
+    "train",
+    "train_denoiser",
+    "select",
+    "evaluate",
+    "theory",
+    "report",
+)
 
 FAKE = """
 import hashlib, json
@@ -35,7 +47,7 @@ def main(spec, *, inputs, out):
         entry = {"kind": "efficientnet_lite0", "resolution": 48}
         frozen = [{"name": "efficientnet_lite0", "entry": entry, "separable": True}]
         (out / "probe.json").write_text(json.dumps({"chosen": ["efficientnet_lite0"], "frozen": frozen}))
-    if spec["stage"] == "train":
+    if spec["stage"] in ("train", "train_denoiser"):
         start = (spec["config"]["continues"] or {"nimg": -1})["nimg"]
         start = 0 if start == "best" else start
         nimgs = [nimg for nimg in spec["config"]["training"]["snapshots"] if nimg > start]

@@ -82,6 +82,21 @@ def heads_alone(**values: object) -> Edit:
     return edit
 
 
+def denoiser(**fields: object) -> Edit:
+    """A run more, `d`, that trains a denoiser at 32 pixels."""
+
+    def edit(study: dict) -> None:
+        training = json.loads(json.dumps(study["runs"]["base"]["training"]))
+        study["runs"]["d"] = {"dataset": "land", "base": UNET, "loss": {"kind": "denoising"}, "training": training}
+        for keys, value in fields.items():
+            at(f"runs.d.{keys.replace('__', '.')}", value)(study)
+
+    return edit
+
+
+UNET = {"kind": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1}
+
+
 def stages(old: int, new: int) -> Edit:
     """A second stage that starts from the best snapshot of `vision_aided`."""
 
@@ -109,7 +124,7 @@ def stages(old: int, new: int) -> Edit:
         (at("runs.base.loss", "hing"), "runs.base.loss: got 'hing', did you mean 'hinge'?"),
         (at("runs.base.base", {"kind": "dcgam"}), "runs.base.base.kind: got 'dcgam', did you mean 'dcgan'?"),
         (at("runs.base.base", {}), "runs.base.base: got {}, expected a mapping with the key 'kind'"),
-        (at("runs.ticket.augment", {"policy": ["color"]}), "a mapping with the key 'kind' (one of ada, apa, diffaug)"),
+        (at("runs.ticket.augment", {"policy": ["color"]}), "a mapping with the key 'kind' (one of ada, apa, diffaug, "),
         (at("runs.base.base", None), "runs.base.base: got None"),
         (at("runs.base.subset", {"kind": "n_shot"}), "runs.base.subset.n: the key is missing"),
         (at("runs.base.dataset", "lend"), "runs.base.dataset: got 'lend', did you mean 'land'?"),
@@ -197,7 +212,7 @@ def stages(old: int, new: int) -> Edit:
             "no probe looks at named `networks`, so `smoothing` is always or never",
         ),
         (aided(networks=[{"kind": "pixels"}], pick="worst"), "have nothing to choose"),
-        (aided(activation="relu"), "`activation` and `class_projection` need heads: spectral"),
+        (aided(activation="relu"), "and `class_projection` need heads: spectral"),
         (stages(old=2, new=1), "expected the networks of vision_aided and perhaps more of them"),
         (at("anchors.untrained", "vision_aided"), "anchors.untrained: vision_aided writes no snapshot at 0 images"),
         (at("runs", {}), "runs: got none, expected at least one (or a `theory`)"),
@@ -211,6 +226,31 @@ def stages(old: int, new: int) -> Edit:
         (
             at("runs.base.regularizers", [{"kind": "reg_dgm", "network": {"kind": "mobilenet_v2"}}]),
             "network.kind: mobilenet_v2 judges the results, so it cannot take part in training",
+        ),
+        (denoiser(loss="hinge"), "runs.d.loss: got hinge, expected a mapping such as {kind: denoising}, because unet"),
+        (denoiser(loss={"kind": "chian"}), "runs.d.loss.kind: got 'chian', did you mean 'chain'?"),
+        (denoiser(loss={"kind": "chain", "gaps": 1}), "runs.d.loss.gaps: unknown key, did you mean 'gap'?"),
+        (denoiser(loss={"kind": "chain", "gap": [0, 2]}), "runs.d.loss: gap: got [0.0, 2.0], expected"),
+        (denoiser(loss={"kind": "denoising", "sigma_data": 0}), "runs.d.loss.sigma_data: got 0, expected greater than"),
+        (denoiser(loss={}), "runs.d.loss: got {}, expected a mapping with the key 'kind' (one of denoising, chain)"),
+        (denoiser(base={**UNET, "multipliers": [1] * 7}), "runs.d.base: resolution: got 32, expected a multiple of 64"),
+        (denoiser(discriminators=[{"kind": "vision_aided"}]), "runs.d.discriminators: unet is a denoiser, which has"),
+        (denoiser(regularizers=[{"kind": "r1"}]), "runs.d.regularizers: unet is a denoiser, expected the key to be"),
+        (denoiser(ticket={"kind": "lottery", "found_in": "base"}), "runs.d.ticket: unet is a denoiser, expected the"),
+        (denoiser(augment={"kind": "ada"}), "runs.d.augment: ada cannot tell a denoiser what it did, expected labeled"),
+        (
+            denoiser(augment={"kind": "labeled_warp"}, base={**UNET, "augment_labels": 3}),
+            "runs.d.base.augment_labels: got 3, expected 6, those of labeled_warp",
+        ),
+        (denoiser(training__d_steps=2), "runs.d.training.d_steps: unet is a denoiser, expected the key to be left out"),
+        (denoiser(gen_labels="uniform"), "runs.d.gen_labels: uniform needs labels, set `conditional: true`"),
+        (
+            at("runs.base.loss", {"kind": "chain"}),
+            "runs.base.loss: chain trains a denoiser such as unet, but the base is dcgan",
+        ),
+        (
+            at("runs.base.augment", {"kind": "labeled_warp"}),
+            "runs.base.augment: labeled_warp is for denoisers, but the base is dcgan",
         ),
         (at("anchors.real", "sea"), "anchors.real: got 'sea', expected one of land"),
         (at("claims.0.arm", "vision"), "claims.0.arm: got 'vision', did you mean 'vision_aided'?"),
@@ -488,3 +528,18 @@ def test_clean_keeps_the_newest_and_the_held(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert result.output == "2.0 MiB freed\n"
     assert sorted(path.name for path in (tmp_path / "train").iterdir()) == ["held", "newest"]
+
+
+def test_a_denoiser_is_a_run_like_any_other(smoke: dict, tmp_path: Path) -> None:
+    utils = pytest.importorskip("snakemake.utils")
+    warp = {"kind": "labeled_warp"}
+    denoiser(loss={"kind": "chain", "levels": "ddpm"}, augment=warp, continues={"run": "d", "nimg": 0})(smoke)
+    smoke["runs"]["first"] = smoke["runs"]["d"] | {"continues": None}
+    smoke["runs"]["d"]["continues"]["run"] = "first"
+    smoke["claims"] = [smoke["claims"][0] | {"arm": "d", "against": "first", "method": "chain"}]
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(smoke))
+    study = load(path)
+    utils.validate(smoke, str(schema.TARGET))
+    assert smoke == study.plain()
+    assert study.runs["d"].loss.gap_steps == (50, 200)

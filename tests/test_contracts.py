@@ -8,7 +8,7 @@ import torch
 from linear_style import LinearStyle
 from torch import nn
 
-from pygan import augment, discriminators, metrics, networks, regularizers
+from pygan import augment, diffusion, discriminators, metrics, networks, regularizers
 from pygan.context import Context, Step
 from pygan.draws import Draws
 from pygan.errors import ConfigError
@@ -95,7 +95,24 @@ def test_a_metric_reports_value_interval_and_protocol(kind):
         assert isinstance(result["protocol"], str)
 
 
-PACKAGES = (augment, discriminators, metrics, networks, regularizers)
+@pytest.mark.parametrize("kind", diffusion.KINDS)
+def test_an_objective_makes_a_denoiser_and_a_loss_that_moves_it(kind):
+    spec = load_spec("pygan.diffusion", {"kind": kind, "steps": 2})
+    unet = {"kind": "unet", "channels": 4, "multipliers": [1], "blocks": 1, "attention": []}
+    G = spec.generator(load_spec("pygan.networks", unet), CTX)
+    img = REAL / 127.5 - 1
+    once, again = (spec.build(CTX)(img, Draws(0, "n", torch.arange(6))) for _ in range(2))
+    assert once.z.shape == once.target.shape == img.shape and once.sigma.shape == once.weight.shape == (6,)
+    assert all(torch.equal(a, b) for a, b in zip(vars(once).values(), vars(again).values(), strict=True))
+    losses = once.loss(G.denoiser(once.z, once.sigma))
+    assert losses.shape == (6,) and losses.isfinite().all()
+    losses.mean().backward()
+    assert G.denoiser.network.last.weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        assert G(torch.randn(2, G.z_dim)).shape == (2, 3, 16, 16)
+
+
+PACKAGES = (augment, diffusion, discriminators, metrics, networks, regularizers)
 
 
 @pytest.mark.parametrize(("package", "kind"), [(p.__name__, k) for p in PACKAGES for k in p.KINDS])

@@ -1,3 +1,6 @@
-"""Augmentations that every discriminator sees its pictures through: `augment(img, draws)`."""
+"""Augmentations that every discriminator sees its pictures through: `augment(img, draws)`.
 
-KINDS = ("diffaug", "ada", "apa")
+One with `labeled(img, draws)` also says what it did, so a denoiser can be told.
+"""
+
+KINDS = ("diffaug", "ada", "apa", "labeled_warp")

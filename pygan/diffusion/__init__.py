@@ -9,6 +9,9 @@ from the modules, so that it depends on those alone; the names below are for a p
 from importlib import import_module
 from typing import Any
 
+KINDS = ("denoising", "chain")
+"""What a denoiser can be trained by."""
+
 HOMES = (
     ("EmpiricalOptimum", "empirical_optimum"),
     ("ChainOptimum", "chain_optimum"),

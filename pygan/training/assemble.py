@@ -3,27 +3,21 @@
 The pipeline's training stage and `pygan train` both start here. The seed draws the subset and the initialization.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pygan.context import Attached, Context
-from pygan.data.loader import SAMPLING, mirrored
+from pygan.context import Attached
 from pygan.data.store import Store
-from pygan.data.subset import parse_subset, select
-from pygan.draws import Draws
-from pygan.errors import DataError
 from pygan.losses import OBJECTIVES
 from pygan.pruning.masks import Masks
 from pygan.sampling import describe
 from pygan.spec import load_spec
-from pygan.training.game import Batch, Run
-
-_log = logging.getLogger(__name__)
+from pygan.training.game import Run
+from pygan.training.material import gather
 
 
 def assemble(
@@ -60,36 +54,8 @@ def assemble(
     """
     seed, device = config["seed"], device or torch.device("cpu")
     base = load_spec("pygan.networks", config["base"], "base")
-    indices = select(store.labels, None if config["subset"] is None else parse_subset(config["subset"]), seed)
-    labels = torch.as_tensor(store.labels[indices], device=device)
-    num_classes = len(class_names) if base.conditional else 0
-    class_counts = count_classes(labels, class_names) if num_classes else ()
-
-    def pictures(batch: int) -> Iterator[Tensor]:
-        for start in range(0, len(indices), batch):
-            yield torch.from_numpy(store.read(indices[start : start + batch]))
-
-    def gen_labels(draws: Draws) -> Tensor | None:
-        if config["gen_labels"] == "uniform":
-            return draws.integers(num_classes)
-        return labels[draws.integers(len(labels))] if num_classes else None
-
-    def batches(of: Store, chosen: np.ndarray, sampling: str, mirror: bool = False) -> Batch:
-        loader = SAMPLING[sampling](of, chosen, seed)
-        if mirror:
-            loader = mirrored(loader, seed)
-        return loader if num_classes else lambda index: (loader(index)[0], None)
-
-    ctx = Context(
-        resolution=store.resolution,
-        channels=store.channels,
-        num_classes=num_classes,
-        class_counts=class_counts,
-        pictures=pictures,
-        seed=seed,
-        device=device,
-        frozen=tuple(network.to(device) for network in frozen),
-    )
+    material = gather(config, base.conditional, store, held_out, class_names, device, frozen)
+    ctx = material.ctx
     torch.manual_seed(seed)
     G = base.generator(ctx)
     network = base.discriminator(ctx)
@@ -114,34 +80,15 @@ def assemble(
         D=D.to(device, memory_format=torch.channels_last),
         objective=OBJECTIVES[config["loss"]],
         regularizers=regularizers,
-        batch=batches(store, indices, config["sampling"], config["mirror"]),
-        held_out=batches(held_out, select(held_out.labels, None, seed), "natural"),
-        gen_labels=gen_labels,
+        batch=material.batch,
+        held_out=material.held_out,
+        gen_labels=material.gen_labels,
         masks={name: mask.to(device) for name, mask in (masks or {}).items()},
         init=init if init is None else _without(init, reset, D),
         init_nimg=init_nimg,
         metadata=lambda nimg: describe(config["base"], ctx, nimg),
     )
-    return run, indices
-
-
-def count_classes(labels: Tensor, class_names: Sequence[str]) -> tuple[int, ...]:
-    """Return the training pictures of each class of a conditional run, warning of classes with a single one.
-
-    Raises:
-        DataError: there are fewer than two classes, labels without a class, or a class without a picture.
-    """
-    counts = torch.bincount(labels, minlength=len(class_names)).tolist()
-    if len(class_names) < 2:
-        raise DataError(f"base.conditional: the data set has the one class {class_names[0]!r}, expected at least two")
-    if len(counts) > len(class_names):
-        raise DataError(f"the data set has {len(class_names)} classes, but a picture with the label {len(counts) - 1}")
-    for name, count in zip(class_names, counts, strict=True):
-        if count == 0:
-            raise DataError(f"subset: the class {name!r} has no training picture, a conditional run needs one at least")
-        if count == 1:
-            _log.warning("the class %r has one training picture, of which G can only learn copies", name)
-    return tuple(counts)
+    return run, material.indices
 
 
 def _without(init: dict[str, Tensor], reset: Sequence[str], D: nn.ModuleList) -> dict[str, Tensor]:

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from pygan.context import Objective, Regularizer, Step
 from pygan.draws import Draws
 from pygan.pruning.masks import Masked, Masks
-from pygan.sampling import to_float
+from pygan.training.descent import Descent
 from pygan.training.distributed import Ranks
+from pygan.training.material import Batch, pictures
 from pygan.training.spec import TrainingSpec
 
-Batch = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""Global sample indices int64 `[N]` to uint8 pictures `[N, C, H, W]` and labels `[N]` or None."""
-
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+BETAS = (0.5, 0.99)
+"""Adam's moments in a game, where the training does not say."""
 
 
 @dataclass(kw_only=True)
@@ -46,7 +45,7 @@ class Run:
     """Image count to the metadata of a snapshot."""
 
 
-class Side:
+class Side(Descent):
     """One side of the game: the network that it trains, its optimizer, and the regularizers of its phase.
 
     The gradients of a move are accumulated over micro-batches of `batch_gpu` pictures and averaged over the processes.
@@ -71,21 +70,14 @@ class Side:
         ranks: Ranks,
     ) -> None:
         self.phase = phase
-        self.network = network
-        self.masked = masked
         self.run = run
-        self.spec = spec
-        self.ranks = ranks
         self.regularizers = [regularizer for regularizer in run.regularizers if phase in regularizer.phases]
         self.terms: dict[str, Tensor] = {}
         """The newest value of every term of the loss, by name."""
         lazy_moves = sum(1 / r.every for r in self.regularizers if r.every > 1) if spec.lazy == "separate" else 0.0
         share = 1 / (1 + lazy_moves)
-        betas = (spec.betas[0] ** share, spec.betas[1] ** share)
-        self.optimizer = torch.optim.Adam(
-            network.parameters(), lr=lr * share, betas=betas, eps=spec.adam_eps, fused=True
-        )
-        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=spec.precision == "fp16")
+        first, second = spec.betas or BETAS
+        super().__init__(network, lr * share, (first**share, second**share), masked, spec, ranks)
 
     def move(self, number: int, nimg: int, index: Tensor) -> Step:
         """Train the network on the samples `index` of step `number`; return what was played last.
@@ -108,9 +100,9 @@ class Side:
         self, number: int, nimg: int, share: Tensor, regularizers: Sequence[Regularizer], *, play: bool
     ) -> Step:
         """Make one move of the optimizer: the game with `regularizers`, or these alone."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.begin()
         means: dict[str, Tensor] = {}
-        for part in share.split(self.spec.batch_gpu or len(share)):
+        for part in self.micro_batches(share):
             step = Step(
                 phase=self.phase,
                 step=number,
@@ -126,9 +118,9 @@ class Side:
             for name, every, term in self._terms(step, regularizers, play=play):
                 loss = loss + every * term
                 means[name] = means.get(name, 0) + weight * term.detach()
-            self.scaler.scale(weight * loss).backward()
+            self.add(weight * loss)
         self.terms |= means
-        self._apply()
+        self.apply()
         return step
 
     def _terms(
@@ -138,32 +130,15 @@ class Side:
         see, decide = _PHASES[self.phase]
         see(self.run, step)
         if play:
-            with self._autocast():
+            with self.autocast():
                 yield f"loss/{self.phase}", 1, decide(self.run, step)
         for regularizer in regularizers:
-            with self._autocast() if regularizer.every == 1 else self._eager():
+            with self.autocast() if regularizer.every == 1 else self._eager():
                 yield f"loss/{self.phase}/{type(regularizer).__name__}", regularizer.every, regularizer(step)
-
-    def _autocast(self) -> AbstractContextManager:
-        dtype = AUTOCAST.get(self.spec.precision)
-        return nullcontext() if dtype is None else torch.autocast(self.ranks.device.type, dtype)
 
     def _eager(self) -> AbstractContextManager:
         """Without compiled networks, whose gradients cannot be differentiated."""
         return torch.compiler.set_stance("force_eager") if self.spec.compile else nullcontext()
-
-    def _apply(self) -> None:
-        """Move the weights along the gradients, those of all processes together."""
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        self.ranks.mean_(gradients)
-        self.scaler.unscale_(self.optimizer)
-        if self.spec.sanitize_gradients:
-            for gradient in gradients:
-                torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
-        self.masked.zero_gradients()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.masked.zero_weights()
 
 
 def _see_D(run: Run, step: Step) -> None:
@@ -208,13 +183,3 @@ def _decide_G(run: Run, step: Step) -> Tensor:
 
 _PHASES = {"D": (_see_D, _decide_D), "G": (_see_G, _decide_G)}
 """How a side gets the inputs of a step, and how it plays."""
-
-
-def pictures(batch: Batch, index: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return pictures in [-1, 1] and labels of the samples `index`, on its device."""
-    img, c = batch(index)
-    return channels_last(to_float(img.to(index.device))), None if c is None else c.to(index.device)
-
-
-def channels_last(img: Tensor) -> Tensor:
-    return img.contiguous(memory_format=torch.channels_last)

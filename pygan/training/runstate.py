@@ -36,6 +36,7 @@ class RunState:
     name, so that a run with more discriminators or other regularizers can continue one with fewer.
 
     Args:
+        D: empty for a denoiser, which is `G` alone; `opt_D` is None then.
         regularizers: those that are modules have a state: their buffers.
 
     Raises:
@@ -51,11 +52,11 @@ class RunState:
         D: nn.ModuleList,
         G_ema: nn.Module,
         opt_G: torch.optim.Adam,
-        opt_D: torch.optim.Adam,
+        opt_D: torch.optim.Adam | None,
         regularizers: Iterable[object] = (),
     ):
         self.networks = {"G": G, "D": D, "G_ema": G_ema, "regularizers": _by_class(regularizers)}
-        self.optimizers = {"opt_G": (opt_G, G), "opt_D": (opt_D, D)}
+        self.optimizers = {"opt_G": (opt_G, G)} | ({} if opt_D is None else {"opt_D": (opt_D, D)})
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state, tensors shared with the run."""

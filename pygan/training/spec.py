@@ -1,4 +1,4 @@
-"""How long and how fast a GAN is trained."""
+"""How long and how fast a model is trained."""
 
 from typing import Literal
 
@@ -24,13 +24,16 @@ class TrainingSpec:
     snapshots: tuple[int, ...] = (0, 57_600)
     """Image counts at which networks and a sample grid are written; the last one is the trained model."""
     g_lr: float = Field(default=1e-3, gt=0)
-    """Adam learning rate of G."""
+    """Adam learning rate of G, or of a denoiser (EDM: 1e-3)."""
     d_lr: float = Field(default=1e-3, gt=0)
     """Adam learning rate of every discriminator."""
-    betas: tuple[float, float] = (0.5, 0.99)
-    """Adam moments, G and D."""
+    betas: tuple[float, float] | None = None
+    """Adam moments; null: (0.5, 0.99) for G and D, (0.9, 0.999) for a denoiser (EDM)."""
     adam_eps: float = Field(default=1e-8, gt=0)
     """Adam's epsilon, G and D."""
+    warmup_kimg: float | None = Field(default=None, ge=0)
+    """Thousands of pictures over which the learning rate of a denoiser rises from 0; null: the 10,000 of EDM, but at
+    most 5 % of the training. Of no effect on a GAN."""
     lazy: Literal["merged", "separate"] = "merged"
     """Terms with an interval belong to the step in which they are due, or make an optimizer step of their own with
     Adam corrected for it (StyleGAN2)."""
@@ -43,7 +46,7 @@ class TrainingSpec:
     compile: bool = False
     """Compile the networks with torch.compile."""
     ema_halflife_kimg: float = Field(default=7.4, gt=0)
-    """Half-life of the moving average of G, thousands of pictures."""
+    """Half-life of the moving average of G, or of a denoiser, thousands of pictures."""
     ema_rampup: float | None = Field(default=0.08, gt=0)
     """Cap the half-life at this fraction of the pictures seen; None: no ramp (StyleGAN2-ADA uses 0.05)."""
     ema_start_nimg: int = Field(default=0, ge=0)
@@ -55,7 +58,7 @@ class TrainingSpec:
     checkpoint_nimg: int = Field(default=9_600, ge=1)
     """Pictures between two resumable checkpoints."""
     monitor_images: int = Field(default=100, ge=1)
-    """Training, held-out and generated pictures on which the logits are recorded at each tick."""
+    """Training, held-out and generated pictures on which logits, or losses of a denoiser, are recorded at each tick."""
 
     @property
     def nimg_per_step(self) -> int:

@@ -18,7 +18,7 @@ import pygan
 from pygan.checkpoint import Checkpoints, _fingerprint, read_tensors, write_tensors
 from pygan.cli import app
 from pygan.errors import DataError
-from pygan.training.transfer import read_snapshot
+from pygan.training.init_from import read_snapshot
 
 TENSORS = {"a": torch.arange(4.0), "b": torch.arange(6).view(2, 3)}
 

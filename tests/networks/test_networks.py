@@ -1,4 +1,4 @@
-"""Contracts of every base network: shapes, range, cut points, class conditioning, initialization by seed."""
+"""Contracts of every base network of a GAN: shapes, range, cut points, class conditioning, initialization by seed."""
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ SMALL = {
     "biggan": {"g_channels": 8, "d_channels": 8},
     "stylegan2": {"z_dim": 16, "w_dim": 16, "channel_base": 256, "channel_max": 8, "mapping_layers": 2},
 }
+"""Every kind that has a generator and a discriminator."""
 BOUNDED = ("dcgan", "sngan", "biggan")
 """Kinds whose pictures end in tanh."""
 
@@ -26,7 +27,15 @@ def build(kind: str, *, resolution: int = 32, num_classes: int = 0, seed: int = 
     return base.generator(ctx), base.discriminator(ctx)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_either_of_a_gan_or_a_denoiser():
+    for kind in KINDS:
+        spec = load_spec("pygan.networks", {"kind": kind})
+        assert (
+            (kind in SMALL) == hasattr(spec, "generator") == hasattr(spec, "discriminator") != hasattr(spec, "network")
+        )
+
+
+@pytest.mark.parametrize("kind", SMALL)
 @pytest.mark.parametrize("resolution", [32, 64])
 @pytest.mark.parametrize("num_classes", [0, 3])
 def test_shapes_range_and_cut_points(kind, resolution, num_classes):
@@ -42,7 +51,7 @@ def test_shapes_range_and_cut_points(kind, resolution, num_classes):
     torch.testing.assert_close(D(img, c), D.head(D.features(img), c))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SMALL)
 def test_class_changes_both_networks(kind):
     G, D = build(kind, num_classes=2)
     z, img = torch.randn(2, G.z_dim), torch.rand(2, 3, 32, 32)
@@ -51,7 +60,7 @@ def test_class_changes_both_networks(kind):
     assert not torch.allclose(D.eval()(img, zeros), D(img, ones))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SMALL)
 def test_seed_decides_the_initialization(kind):
     (a, _), (b, _), (c, _) = build(kind, seed=1), build(kind, seed=1), build(kind, seed=2)
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))

@@ -10,7 +10,8 @@ from pygan.data.pictures import ArrayPicture
 from pygan.data.store import Store, write_store
 from pygan.draws import Draws
 from pygan.errors import ConfigError, DataError
-from pygan.training.assemble import assemble, count_classes
+from pygan.training.assemble import assemble
+from pygan.training.material import count_classes
 
 NAMES = ("many", "some", "one")
 COUNTS = (12, 5, 1)

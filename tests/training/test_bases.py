@@ -1,4 +1,4 @@
-"""Every base network trains through the loop, and an interrupted training ends with the same bits."""
+"""Every base network of a GAN trains through the loop, and an interrupted training ends with the same bits."""
 
 import signal
 import sys
@@ -11,7 +11,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny import SPEC, tiny_run
 
-from pygan import networks
 from pygan.checkpoint import read_tensors
 from pygan.errors import TryAgain
 from pygan.training.gan import train
@@ -42,7 +41,7 @@ def trained(out: Path, kind: str, stop_at: int | None = None) -> dict[str, torch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", networks.KINDS)
+@pytest.mark.parametrize("kind", TINY)
 def test_an_interrupted_training_ends_with_the_same_bits(kind, tmp_path):
     whole = trained(tmp_path / "whole", kind)
     with pytest.raises(TryAgain, match="stopped by a signal at 16 images"):

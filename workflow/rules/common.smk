@@ -296,6 +296,12 @@ def reference_stage(dataset, judge):
     )
 
 
+def trainer_of(job):
+    """The stage that trains a run: a denoiser's loss is a mapping."""
+    loss = RUNS[run_of(job)]["loss"]
+    return "train_denoiser" if isinstance(loss, dict) else "train"
+
+
 def training_stage(job, seed):
     run = run_of(job)
     names = {"run": run, "seed": int(seed), "frozen": frozen_of(run, seed)}
@@ -304,7 +310,7 @@ def training_stage(job, seed):
         "kind": ticket["kind"]
     }  # the rest decides about mask and start, which are inputs
     return stage_json(
-        "train",
+        trainer_of(job),
         {**RUNS[run], **names, "ticket": ticket},
         threads=config["threads"],
     )
@@ -339,6 +345,7 @@ def select_stage(run, seed):
         "run": run,
         "seed": int(seed),
         "base": RUNS[run]["base"],
+        "loss": RUNS[run]["loss"],
         "network": config["evaluate"]["network"],
     }
     select = {key: config["select"][key] for key in ("metric", "n_gen")}
@@ -346,7 +353,7 @@ def select_stage(run, seed):
 
 
 def evaluate_stage(subject, run, seed):
-    fields = {key: RUNS[run][key] for key in ("dataset", "base", "subset")}
+    fields = {key: RUNS[run][key] for key in ("dataset", "base", "loss", "subset")}
     return stage_json(
         "evaluate",
         {

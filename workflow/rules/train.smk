@@ -34,7 +34,7 @@ for job in JOBS:
         params:
             stage=lambda wc, job=job: training_stage(job, wc.seed),
         shell:
-            f"exec {LAUNCHER} -m pipeline.train"
+            f"exec {LAUNCHER} -m pipeline.{trainer_of(job)}"
             " --spec {params.stage:q} --gpus {resources.gpu}"
             " --input manifest={input.manifest:q} --input train={input.train:q}"
             " --input validation={input.validation:q} --input init={input.init:q}"

@@ -9,7 +9,7 @@ from tiny import ADA, BASE, SPEC, tiny_run
 from pygan.checkpoint import read_tensors, subset, write_tensors
 from pygan.errors import ConfigError, DataError, MissingInput
 from pygan.training.gan import train
-from pygan.training.transfer import read_snapshot, transfer
+from pygan.training.init_from import read_snapshot, transfer
 
 WIDER = BASE | {"g_channels": 6}
 

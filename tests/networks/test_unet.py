@@ -1,0 +1,102 @@
+"""The U-Net: shapes and sizes, what it is told changes what it says, dropout by sample."""
+
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from pygan.context import Context
+from pygan.draws import Draws
+from pygan.networks.unet import Attention, Block, Fourier, UNet
+from pygan.spec import load_spec
+
+SMALL = {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [8]}
+
+
+def build(resolution: int = 16, num_classes: int = 0, seed: int = 0, **fields) -> UNet:
+    torch.manual_seed(seed)
+    spec = load_spec("pygan.networks", {"kind": "unet", **SMALL, **fields})
+    return spec.network(Context(resolution=resolution, num_classes=num_classes)).requires_grad_(False)
+
+
+def awake(network: UNet) -> UNet:
+    """The network with ordinary weights where they start near zero."""
+    for module in network.modules():
+        if isinstance(module, Block):
+            torch.nn.init.xavier_uniform_(module.conv1.weight)
+        if isinstance(module, Attention):
+            torch.nn.init.xavier_uniform_(module.out.weight)
+    torch.nn.init.xavier_uniform_(network.last.weight)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("resolution", "multipliers", "blocks"), [(16, [1, 2], 1), (32, [1, 2, 2], 2), (64, [1, 1, 2, 2], 1), (8, [1], 1)]
+)
+def test_the_output_has_the_shape_of_the_input_and_starts_near_zero(resolution, multipliers, blocks):
+    network = build(resolution, multipliers=multipliers, blocks=blocks)
+    x = torch.randn(2, 3, resolution, resolution)
+    out = network(x, torch.tensor([-1.0, 1.0]))
+    assert out.shape == x.shape and out.abs().max() < 1e-3
+    assert awake(network)(x, torch.zeros(2)).std() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("channels", "multipliers", "blocks", "millions"), [(64, [1, 2, 2], 2, 6.99), (32, [1, 2, 2], 2, 1.75)]
+)
+def test_sizes_are_those_of_edm(channels, multipliers, blocks, millions):
+    """Counted in EDM's SongUNet, which also has 9 labels of augmentations and biases before norms."""
+    network = build(32, channels=channels, multipliers=multipliers, blocks=blocks, attention=[16])
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
+
+
+def test_level_class_and_augmentation_are_heard_and_zeros_are_no_augmentation():
+    network = awake(build(num_classes=3))
+    x, level, c = torch.randn(2, 3, 16, 16), torch.zeros(2), torch.tensor([0, 1])
+    said = network(x, level, c)
+    assert not torch.allclose(said, network(x, level + 1, c))
+    assert not torch.allclose(said[1:], network(x, level, torch.tensor([0, 2]))[1:])
+    assert not torch.allclose(said, network(x, level))
+    assert torch.equal(said, network(x, level, c, torch.zeros(2, 6)))
+    assert not torch.allclose(said, network(x, level, c, torch.ones(2, 6)))
+
+
+def test_dropout_is_drawn_for_every_sample_and_only_where_asked():
+    network = awake(build(dropout=0.5))
+    x, level = torch.randn(1, 3, 16, 16).expand(4, -1, -1, -1), torch.zeros(4)
+    plain = network(x, level)
+    index = torch.tensor([5, 6, 7, 5])
+    one = network(x, level, draws=Draws(0, "dropout", index))
+    assert torch.equal(plain, network(x, level))
+    torch.testing.assert_close(one[0], one[3])
+    assert not torch.allclose(one[0], one[1]) and not torch.allclose(one[0], plain[0])
+    torch.testing.assert_close(one[2:3], network(x[:1], level[:1], draws=Draws(0, "dropout", index[2:3])))
+
+
+def test_the_embedding_is_sines_then_cosines_of_falling_frequencies():
+    y = Fourier(8)(torch.tensor([2.0]))
+    frequencies = torch.tensor([1, 10 ** (-4 / 3), 10 ** (-8 / 3), 1e-4]) * 2
+    torch.testing.assert_close(y[0], torch.cat([frequencies.sin(), frequencies.cos()]))
+
+
+def test_a_doubling_repeats_pixels_before_its_convolution():
+    torch.manual_seed(0)
+    up, same = Block(8, 8, 4, resample="up"), Block(8, 8, 4)
+    same.load_state_dict({k.replace("conv0.weight", "conv0.weight"): v for k, v in up.state_dict().items()})
+    x, y = torch.randn(1, 8, 4, 4), torch.randn(1, 4)
+    # group norm does not see a repetition, so a doubled input is the same map
+    torch.testing.assert_close(up(x, y), same(interpolate(x, scale_factor=2), y))
+
+
+def test_attention_mixes_pixels_by_their_likeness():
+    layer = Attention(4).requires_grad_(False)
+    x = torch.randn(1, 4, 2, 2)
+    h = layer.norm(x)
+    q, k, v = layer.qkv(h)[0].flatten(1).split(4)
+    weights = torch.tensor([[float(q[:, i] @ k[:, j]) / 2 for j in range(4)] for i in range(4)]).softmax(1)
+    mixed = (v @ weights.T).view(1, 4, 2, 2)
+    torch.testing.assert_close(layer(x), (x + layer.out(mixed)) * 0.5**0.5)
+
+
+def test_a_side_that_cannot_be_halved_is_refused():
+    with pytest.raises(ValueError, match="resolution: got 18, expected a multiple of 4 for 3 multipliers"):
+        build(18, multipliers=[1, 2, 2])
