@@ -10,8 +10,8 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     """Measure one subject.
 
     Args:
-        spec: `config` holds `subject` ("run", "untrained", "pca_gaussian" or "real"), `run`, `dataset`, `seed`,
-            `subset`, `n_gen`, `gen_labels`, and the judges: `network` with its `metrics`, and those in `also`.
+        spec: `config` holds `subject` ("run", "untrained", "pca_gaussian", "copycat" or "real"), `run`, `dataset`,
+            `seed`, `subset`, `n_gen`, `gen_labels`, and the judges: `network` with its `metrics`, and those in `also`.
         inputs: the real `features` of every judge in that order; for a run `selected`, its `snapshot`s and `run_json`;
             for the untrained generator its `snapshot`; for the samplers of real pictures the `train` store; for a
             metric that looks for copies the stores `train` and `test`.
@@ -73,9 +73,12 @@ def _judged(
         pictures: uint8 `[n_gen, C, H, W]`; None: the subject is the training split.
         gen_c: classes of the pictures; None: they have none.
     """
+    import torch
+
     from pygan.checkpoint import read_tensors
     from pygan.context import Context
     from pygan.metrics.base import Labels, extract, measure, network_spec, protocol_record
+    from pygan.metrics.frechet import Gaussian
     from pygan.spec import load_spec
 
     key = f"evaluate.also.{number - 1}" if number else "evaluate"
@@ -88,7 +91,12 @@ def _judged(
         train_counts = gen_c.bincount(minlength=len(metadata["class_names"])).tolist()
     else:
         pictures = pictures[: judge["n_gen"] or config["n_gen"]]
-        gen, gen_c = extract(pictures, network), None if gen_c is None else gen_c[: len(pictures)]
+        gen_c = None if gen_c is None else gen_c[: len(pictures)]
+        if config["subject"] == "copycat":
+            indices = _training_indices(config, features["train.labels"])
+            gen = features["train"][indices][torch.arange(len(pictures)) % len(indices)]
+        else:
+            gen = extract(pictures, network)
         if any("training" in getattr(metric, "needs", ()) for metric in built):
             training = _training(config, inputs, features, pictures, with_pixels=number == 0)
     labels = None
@@ -104,6 +112,7 @@ def _judged(
         labels=labels,
         training=training,
         classify=getattr(network, "classifier", None),
+        reference=Gaussian.from_tensors(features, "test"),
     )
     record = protocol_record(
         network,
@@ -123,11 +132,9 @@ def _training(config: dict[str, Any], inputs: dict[str, list[Path]], features, p
     import torch
 
     from pygan.data.store import Store
-    from pygan.data.subset import parse_subset, select
     from pygan.metrics.base import Training
 
-    subset = None if config["subset"] is None else parse_subset(config["subset"])
-    indices = select(features["train.labels"].numpy(), subset, config["seed"])
+    indices = _training_indices(config, features["train.labels"])
     pixels = {}
     if with_pixels:
         train, test = (Store(inputs[split][0]) for split in ("train", "test"))
@@ -138,6 +145,20 @@ def _training(config: dict[str, Any], inputs: dict[str, list[Path]], features, p
         }
     index = torch.from_numpy(indices)
     return Training(features=features["train"][index], index=index, **pixels)
+
+
+def _training_indices(config: dict[str, Any], labels):
+    """Return the numbers of the training pictures of the subject's run, ascending int64 `[n]`.
+
+    Args:
+        labels: of the training split, `[N]`.
+    """
+    import numpy as np
+
+    from pygan.data.subset import parse_subset, select
+
+    subset = None if config["subset"] is None else parse_subset(config["subset"])
+    return select(np.asarray(labels), subset, config["seed"])
 
 
 def _write_panel(path: Path, pairs: list[dict[str, Any]], pictures, train: Path) -> None:
@@ -163,16 +184,17 @@ def _pictures(config: dict[str, Any], inputs: dict[str, list[Path]], nimg: int |
     import torch
 
     from pygan.data.store import Store
-    from pygan.data.subset import parse_subset, select
     from pygan.draws import permutation
     from pygan.metrics.pca_gaussian import pca_gaussian
     from pygan.sampling import load_generator, sample
 
     n, seed = config["n_gen"], config["seed"]
-    if config["subject"] == "pca_gaussian":
+    if config["subject"] in ("pca_gaussian", "copycat"):
         store = Store(inputs["train"][0])
-        subset = None if config["subset"] is None else parse_subset(config["subset"])
-        return pca_gaussian(torch.from_numpy(store.read(select(store.labels, subset, seed))), n, seed=seed), None
+        training = torch.from_numpy(store.read(_training_indices(config, store.labels)))
+        if config["subject"] == "copycat":
+            return training[torch.arange(n) % len(training)], None
+        return pca_gaussian(training, n, seed=seed), None
     G = load_generator({int(path.stem): path for path in inputs["snapshot"]}[nimg or 0])
     classes = None
     if G.num_classes:

@@ -13,7 +13,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         spec: `config` holds `dataset` and the metric `network`.
         inputs: the `manifest` and the stores `train`, `validation` and `test`.
         out: gets `features.safetensors` (per split float32 `[N, D]`, order of the store, and its int64 `.labels`;
-            class names in the metadata) and `reference.json`.
+            class names in the metadata; where N is over D the Gaussian fitted to them) and `reference.json`.
     """
     import json
 
@@ -23,7 +23,9 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.checkpoint import write_json, write_tensors
     from pygan.context import Context
     from pygan.data.store import Store
-    from pygan.metrics.base import RESIZE, extract, network_spec
+    from pygan.metrics.base import extract, network_spec
+    from pygan.metrics.frechet import statistics
+    from pygan.metrics.resize import PROTOCOLS
 
     config, features, labels = spec["config"], {}, {}
     network = network_spec(config["network"], "network").build(Context(resolution=0))
@@ -32,14 +34,14 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         features[split] = extract(torch.from_numpy(store.read(np.arange(len(store)))), network)
         labels[f"{split}.labels"] = torch.as_tensor(store.labels)
     names = json.loads(inputs["manifest"][0].read_text())["class_names"]
-    write_tensors(out / "features.safetensors", features | labels, {"class_names": names})
+    write_tensors(out / "features.safetensors", features | labels | statistics(features), {"class_names": names})
     write_json(
         out / "reference.json",
         {
             "dataset": config["dataset"],
             "network": f"{network.name} {network.resolution}px",
             "network_sha256": network.sha256,
-            "resize": RESIZE,
+            "resize": PROTOCOLS[network.protocol],
             "counts": {split: len(value) for split, value in features.items()},
         },
     )

@@ -181,6 +181,9 @@ class Anchors:
     """Run whose generator is measured at its initialization."""
     pca_gaussian: str | None = None
     """Run to whose training pictures the Gaussian is fitted."""
+    copycat: str | None = None
+    """Run whose training pictures are measured as if a generator repeated them: a model that is better than this is
+    better than the pictures it saw, and every measure of memorization must find this one."""
     real: str | None = None
     """Data set whose training split is measured: the floor that a model can reach."""
 

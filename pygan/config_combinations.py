@@ -384,7 +384,7 @@ def _check_no_cycle(study: Study, name: str) -> None:
 
 
 def _check_anchors(study: Study) -> None:
-    for key in ("untrained", "pca_gaussian"):
+    for key in ("untrained", "pca_gaussian", "copycat"):
         if (run := getattr(study.anchors, key)) is not None:
             _known(f"anchors.{key}", run, study.runs)
     if study.anchors.untrained is not None and not _has_untrained(study.runs[study.anchors.untrained]):

@@ -179,9 +179,10 @@ def _jobs(study: "Study", speeds: Speeds, results: Path | None) -> Iterator[Job]
         competing = min(study.select.candidates, len(_own_snapshots(settings))) * study.select.n_gen
         yield Job(stage="select", name=f"select {run}", n=seeds, seconds=start + competing / speeds.judged[0])
         yield Job(stage="evaluate", name=f"evaluate {run}", n=seeds, seconds=measured)
-    for anchor in ("untrained", "pca_gaussian"):
+    for anchor in ("untrained", "pca_gaussian", "copycat"):
         if getattr(study.anchors, anchor) is not None:
-            yield Job(stage="anchor", name=f"anchor {anchor}", n=seeds, seconds=measured)
+            seconds = start + METRICS * len(judges) if anchor == "copycat" else measured
+            yield Job(stage="anchor", name=f"anchor {anchor}", n=seeds, seconds=seconds)
     if study.anchors.real is not None:
         yield Job(stage="anchor", name="anchor_real", n=1, seconds=start + METRICS * len(judges))
     if study.theory is not None:
@@ -253,7 +254,7 @@ def _recorded(results: Path) -> dict[str, float]:
     found: dict[str, list[float]] = defaultdict(list)
     for path in (results / "benchmarks").glob("*/*.tsv"):
         stage = path.parent.name
-        subject = re.sub(r"_\d+$" if stage == "reference" else r"_seed\d+(_round\d+)?$", "", path.stem)
+        subject = re.sub(r"_judge\d+$|_seed\d+(_round\d+)?$", "", path.stem)
         name = {"anchor real": "anchor_real", "theory theory": "theory"}.get(f"{stage} {subject}", f"{stage} {subject}")
         with path.open(encoding="utf-8", newline="") as file:
             found[name] += [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]

@@ -66,8 +66,8 @@ def test_earlier_times_come_first_except_those_of_trainings(study: Study, tmp_pa
         "evaluate/base_seed0.tsv": 1,
         "evaluate/base_seed1.tsv": 17,
         "anchor/real.tsv": 4,
-        "reference/land_0.tsv": 8,
-        "reference/land_1.tsv": 6,
+        "reference/land_judge0.tsv": 8,
+        "reference/land_judge1.tsv": 6,
         "prune_round/ticket_seed0_round1.tsv": 5,
     }.items():
         table = tmp_path / "benchmarks" / path

@@ -19,4 +19,4 @@ KINDS = (
     "timm",
     "pixels",
 )
-METRIC_KINDS = ("mobilenet_v2",)
+METRIC_KINDS = ("mobilenet_v2", "inception_v3")

@@ -28,6 +28,8 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 """Per RGB channel, on the 0..1 scale."""
 
 RGB = tuple[float, float, float]
+Protocol = Literal["clean", "legacy_pytorch", "legacy_tensorflow"]
+"""Of a metric: clean-fid's, pytorch-fid's, or that of TensorFlow's graph, which torch-fidelity follows."""
 
 
 def on_bytes(values: RGB) -> RGB:
@@ -83,6 +85,8 @@ class FrozenNetwork(nn.Module, ABC):
         self.taps = self.usual_taps if taps is None else taps
         self.sha256: str | None = None
         """Of the weight file; None for weights that come from no file."""
+        self.protocol: Protocol = "clean"
+        """How metrics resize pictures before the network sees them (`pygan.metrics.resize`)."""
         self.separable: bool | None = None
         """Whether a linear probe on `pooled` told real from generated pictures almost always; None: not probed."""
         mean_rgb, std_rgb = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
@@ -237,6 +241,31 @@ class FrozenSpec:
         if self.random_init:
             randomize(network, ctx.seed)
         return network.freeze().to(ctx.device)
+
+
+@spec
+class MetricSpec(FrozenSpec):
+    """What the specs of networks that only measure have in common."""
+
+    metric_only: ClassVar[bool] = True
+
+    protocol: Protocol = Field(
+        default="clean",
+        description="How pictures are resized: clean (PIL's bicubic filter on floats, antialiased), legacy_pytorch "
+        "(bilinear, half-pixel centers, no antialiasing: pytorch-fid) or legacy_tensorflow (bilinear from the corner, "
+        "no antialiasing: TensorFlow 1, torch-fidelity). Values of different protocols cannot be compared.",
+    )
+
+    @property
+    def name(self) -> str:
+        """The network's name in records, which is another one for every protocol."""
+        return FrozenSpec.name.fget(self) + ("" if self.protocol == "clean" else f"_{self.protocol}")
+
+    def build(self, ctx: Context) -> FrozenNetwork:
+        """Return the frozen network on `ctx.device`; raise `MissingInput` where its file is not there."""
+        network = FrozenSpec.build(self, ctx)
+        network.protocol = self.protocol
+        return network
 
 
 def optional_module(name: str, package: str) -> ModuleType:

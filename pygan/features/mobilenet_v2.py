@@ -17,7 +17,7 @@ from pygan.features.frozen import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     FrozenNetwork,
-    FrozenSpec,
+    MetricSpec,
     folded_convolutions,
     load_convolutions,
 )
@@ -66,10 +66,9 @@ class MobileNetV2(FrozenNetwork):
 
 
 @spec
-class Spec(FrozenSpec):
+class Spec(MetricSpec):
     """The ImageNet classifier MobileNetV2, for metrics only."""
 
-    metric_only: ClassVar[bool] = True
     classifies: ClassVar[bool] = True
 
     kind: Literal["mobilenet_v2"] = "mobilenet_v2"

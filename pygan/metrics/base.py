@@ -4,7 +4,6 @@ import importlib
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -18,12 +17,14 @@ from pygan.draws import Draws
 from pygan.errors import ConfigError, NumericalError
 from pygan.features.frozen import FrozenNetwork
 from pygan.memory import in_memory
+from pygan.metrics.resize import PROTOCOLS, resize
 from pygan.spec import parse
-
-RESIZE = "clean-fid (PIL bicubic, not quantized, clipped to [0, 255])"
 
 _UNNAMED = {"precision", "recall", "density", "coverage", "diversity"}
 _OF_PICTURES = ("_pictures", "_moved")
+
+_INCEPTION = "inception_v3"
+_FID = {"fd": "fid", "fd_infinity": "fid_infinity"}
 
 
 def network_spec(values: Mapping[str, Any], key: str = "") -> Any:
@@ -37,51 +38,6 @@ def network_spec(values: Mapping[str, Any], key: str = "") -> Any:
     if kind not in kinds:
         raise ConfigError(f"{key or 'network'}.kind: got {kind!r}, expected one of {', '.join(kinds)}")
     return parse(importlib.import_module(f"pygan.features.{kind}").Spec, dict(values), key)
-
-
-def _bicubic(x: Tensor) -> Tensor:
-    """Keys' cubic convolution kernel with a = -0.5, as PIL has it."""
-    x = x.abs()
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
-
-
-@cache
-def _resize_weights(side_in: int, side_out: int) -> Tensor:
-    """Return float32 `[side_out, side_in]`: how much of each input pixel PIL's bicubic filter puts in each output."""
-    scale = side_in / side_out
-    stretch = max(scale, 1.0)  # the kernel widens where the picture shrinks
-    center = (torch.arange(side_out, dtype=torch.float64)[:, None] + 0.5) * scale
-    first = (center - 2 * stretch + 0.5).floor().clamp(min=0)
-    last = (center + 2 * stretch + 0.5).floor().clamp(max=side_in)
-    pixel = torch.arange(side_in, dtype=torch.float64)[None]
-    weight = _bicubic((pixel + 0.5 - center) / stretch) * ((pixel >= first) & (pixel < last))
-    return (weight / weight.sum(1, keepdim=True)).float()
-
-
-def resize_clean(images: Tensor, side: int) -> Tensor:
-    """Resize to a square with clean-fid's values: PIL's bicubic filter on floats, clipped, not rounded.
-
-    Parmar, Zhang and Zhu, "On Aliased Resizing and Surprising Subtleties in GAN Evaluation", CVPR 2022, arXiv
-    2104.11222. Computed as two matrix products; equal to PIL's own loop to 1e-4.
-
-    Args:
-        images: uint8 `[N, C, H, W]`.
-        side: of the result, pixels.
-
-    Returns:
-        float32 `[N, C, side, side]` in [0, 255].
-    """
-    if images.dtype != torch.uint8 or images.dim() != 4:
-        raise ValueError(f"expected uint8 [N, C, H, W], got {images.dtype} {[*images.shape]}")
-    height, width = images.shape[2:]
-    x = images.float()
-    if width != side:
-        x = x @ _resize_weights(width, side).to(x.device).T
-    if height != side:
-        x = _resize_weights(height, side).to(x.device) @ x
-    return x.clamp(0, 255)
 
 
 def _batches(images: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
@@ -99,7 +55,7 @@ def extract(images: Tensor, network: FrozenNetwork, batch: int = 50) -> Tensor:
     Where memory is short, all of them are computed again with half the batch.
 
     Args:
-        images: uint8 `[N, C, H, W]`, resized by `resize_clean` to what the network sees.
+        images: uint8 `[N, C, H, W]`, resized by `pygan.metrics.resize` to what the network sees.
         network: on the device that does the work.
         batch: pictures at a time.
 
@@ -118,7 +74,7 @@ def _extract(images: Tensor, network: FrozenNetwork, batch: int) -> Tensor:
     ):
         bar = tqdm(_batches(images, batch), network.name, -(-len(images) // batch), unit="batch", disable=None)
         for chunk, count in bar:
-            img = resize_clean(chunk.to(device), network.resolution) / 127.5 - 1
+            img = resize(chunk.to(device), network.resolution, network.protocol) / 127.5 - 1
             rows.append(network.pooled(img)[:count].float().cpu())
     return check_finite(torch.cat(rows), f"the features of {network.name}")
 
@@ -131,8 +87,8 @@ def check_finite(values: Tensor, what: str) -> Tensor:
     return values
 
 
-def prepared(real: Tensor, gen: Tensor, at_least: int = 2) -> tuple[Tensor, Tensor]:
-    """Check two sets of features and return them in float64, each in an order that only its contents decide.
+def checked(real: Tensor, gen: Tensor, at_least: int = 2) -> tuple[Tensor, Tensor]:
+    """Return two sets of features on the CPU, as they are.
 
     Args:
         real: `[N, D]`.
@@ -147,13 +103,20 @@ def prepared(real: Tensor, gen: Tensor, at_least: int = 2) -> tuple[Tensor, Tens
         raise ValueError(f"expected features [N, D] and [M, D], got {[*real.shape]} and {[*gen.shape]}")
     if min(len(real), len(gen)) < at_least:
         raise ValueError(f"expected at least {at_least} rows in each set, got {len(real)} and {len(gen)}")
-    direction = Draws(0, "metrics/order", torch.arange(real.shape[1])).normal().double()
+    return check_finite(real.cpu(), "real features"), check_finite(gen.cpu(), "generated features")
 
-    def ordered(values: Tensor) -> Tensor:
-        values = values.cpu().double()
-        return values[torch.argsort((values * direction).sum(1), stable=True)]
 
-    return ordered(check_finite(real, "real features")), ordered(check_finite(gen, "generated features"))
+def content_order(features: Tensor) -> Tensor:
+    """Return an order of the rows of `[N, D]`, int64 `[N]`, that only their contents decide."""
+    direction = Draws(0, "metrics/order", torch.arange(features.shape[1])).normal().double()
+    keys = [(rows * direction).sum(1) for rows in features.split(64)]  # products that stay in the cache
+    return torch.argsort(torch.cat(keys), stable=True)
+
+
+def prepared(real: Tensor, gen: Tensor, at_least: int = 2) -> tuple[Tensor, Tensor]:
+    """Check two sets of features as `checked`, and return them in float64, each in its `content_order`."""
+    real, gen = (values.double() for values in checked(real, gen, at_least))
+    return real[content_order(real)], gen[content_order(gen)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +160,7 @@ def measure(
     """Return what the metrics find, by the names of `measured_name`.
 
     Args:
-        metrics: one that `needs` something which is not given is left out.
+        metrics: one that `needs` something which is not given is left out; what it `takes` may be missing.
         network: whose features they are.
         real: features `[N, D]`.
         gen: features `[M, D]`.
@@ -208,18 +171,24 @@ def measure(
     for metric in metrics:
         needed = {name: given.get(name) for name in getattr(metric, "needs", ())}
         if all(value is not None for value in needed.values()):
-            results |= metric.compute(real, gen, **needed)
+            taken = {name: given.get(name) for name in getattr(metric, "takes", ())}
+            results |= metric.compute(real, gen, **needed, **taken)
     return {measured_name(name, network, first=first): result for name, result in results.items()}
 
 
 def measured_name(name: str, network: str, *, first: bool = True) -> str:
     """Return the name under which a number is recorded: with the network whose features it compares.
 
+    The Fréchet distance is called FID with the Inception network of that name alone (`fid`, `fid_legacy_pytorch`,
+    `fid_legacy_tensorflow`), with any other one `fd_<network>`.
+
     Args:
         first: the first judge of a study; those numbers of it that have always done without a name go on without.
     """
     if name.endswith(_OF_PICTURES) or (first and name.partition("_")[0] in _UNNAMED):
         return name
+    if name in _FID and network.startswith(_INCEPTION) and not network.startswith(f"{_INCEPTION}_random"):
+        return _FID[name] + network.removeprefix(_INCEPTION)
     return f"{name}_{network}"
 
 
@@ -245,7 +214,7 @@ def protocol_record(
     return {
         "network": f"{network.name} {network.resolution}px",
         "network_sha256": network.sha256,
-        "resize": RESIZE,
+        "resize": PROTOCOLS[network.protocol],
         "n_real": n_real,
         "n_gen": n_gen,
         "reference_split": reference_split,

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pygan.draws import permutation
 from pygan.metrics.base import Labels, prepared
-from pygan.metrics.fid import frechet_distance
+from pygan.metrics.frechet import frechet_distance
 from pygan.metrics.kid import KernelDistance
 from pygan.spec import spec
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from pygan.draws import Draws, permutation
 from pygan.errors import DataError
 from pygan.metrics.base import Training
-from pygan.metrics.fid import frechet_distance
+from pygan.metrics.frechet import frechet_distance
 from pygan.metrics.kid import KernelDistance, kernel, within
 from pygan.metrics.neighbors import Moved, Neighbors, nearest, nearest_moved
 from pygan.spec import spec

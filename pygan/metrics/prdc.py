@@ -3,11 +3,13 @@
 Precision and recall: Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models",
 NeurIPS 2019, arXiv 1904.06991, equation 2. Density and coverage: Naeem et al., "Reliable Fidelity and Diversity Metrics
 for Generative Models", ICML 2020, arXiv 2002.09797, equations 2 and 3. A ball around a picture reaches to its k-th
-nearest other picture, border included. Radii shrink as a set grows, so both sets are cut to the same size.
+nearest other picture: border included as in the first paper, or not as in the code of the second (`border`), which
+differs where pictures are there twice. Radii shrink as a set grows, so both sets are cut to the same size.
 """
 
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -31,8 +33,9 @@ def _radii(x: Tensor, k: int) -> Tensor:
 class PrecisionRecall:
     """Computes "precision", "recall", "density" and "coverage"."""
 
-    def __init__(self, k: int, seed: int) -> None:
+    def __init__(self, k: int, seed: int, border: Literal["included", "excluded"] = "included") -> None:
         self.k = k
+        self.inside = torch.le if border == "included" else torch.lt
         self.seed = seed
 
     def compute(self, real: Tensor, gen: Tensor) -> dict[str, dict[str, Any]]:
@@ -46,9 +49,12 @@ class PrecisionRecall:
             for x, name in ((real, "real"), (gen, "gen"))
         )
         across = _distances(real, gen)
-        in_real_ball = across <= _radii(real, self.k)[:, None]  # [real, gen]
-        in_gen_ball = across <= _radii(gen, self.k)[None]
-        protocol = f"k = {self.k} nearest neighbors, {n} real and {n} generated; interval: 95 % over the "
+        in_real_ball = self.inside(across, _radii(real, self.k)[:, None])  # [real, gen]
+        in_gen_ball = self.inside(across, _radii(gen, self.k)[None])
+        balls_are = "closed" if self.inside is torch.le else "open"
+        protocol = (
+            f"k = {self.k} nearest neighbors, {balls_are} balls, {n} real and {n} generated; interval: 95 % over the "
+        )
 
         def share(hits: Tensor, of: str) -> dict[str, Any]:
             wilson = binomtest(int(hits.sum()), n).proportion_ci(method="wilson")
@@ -76,9 +82,11 @@ class Spec:
     kind: Literal["prdc"] = "prdc"
     k: int = Field(default=5, ge=1)
     """Neighbors that a ball reaches to: 3 in the first paper, 5 in the second."""
+    border: Literal["included", "excluded"] = "included"
+    """Whether a picture on the border of a ball is in it: yes in the first paper, no in the code of the second."""
     seed: int = 0
     """Decides which pictures of the larger set are used."""
 
     def build(self) -> PrecisionRecall:
         """Return the metric."""
-        return PrecisionRecall(self.k, self.seed)
+        return PrecisionRecall(self.k, self.seed, self.border)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from pygan.report.figures import Curves, Plot, class_curves, curves_of
+from pygan.report.figures import Curves, Plot, class_bars, class_curves, curves_of
 from pygan.report.study import Measured, Study
 from pygan.report.tables import Cell, Table
 from pygan.report.text import NONE, better, decimals_for, mean_of, metric_title, number
@@ -30,16 +30,38 @@ class ClassSection:
     plots: tuple[Plot, ...]
 
 
-def class_tables(study: Study, colors: Mapping[str, str]) -> list[Table]:
-    """Return a table per dataset and class-wise measure: a column for each run, rows for groups and classes."""
+def class_tables(study: Study, colors: Mapping[str, str]) -> list[tuple[Table, list[Plot]]]:
+    """Return a table per dataset and class-wise measure, a column for each run, with a panel of bars for each run."""
     tables = []
     for dataset in study.datasets():
         here = [e for e in study.evaluations if e.dataset == dataset]
         names = dict.fromkeys(name for e in here for name, m in e.metrics.items() if m.classes)
         for metric in (name for name in names if _group(name) == "intra"):
             groups = [e for e in (_of(metric, group) for group in GROUPS) if e in names]
-            tables.append(_class_table(study, dataset, metric, groups, colors))
+            table = _class_table(study, dataset, metric, groups, colors)
+            tables.append((table, _class_bars(study, dataset, metric)))
     return tables
+
+
+def _class_bars(study: Study, dataset: str, metric: str) -> list[Plot]:
+    """One panel per run with a bar for each class, and a tick where the first run has it."""
+    means = {run: by_class for run in study.runs if (by_class := _class_means(study, run, dataset, metric))}
+    if not means:
+        return []
+    first = next(iter(means))
+    values = [value for by_class in means.values() for value in by_class.values()]
+    limits = (min(0.0, 1.08 * min(values)), max(0.0, 1.08 * max(values)))
+    return [
+        class_bars(run, by_class, means[first], "" if run == first else first, limits)
+        for run, by_class in means.items()
+    ]
+
+
+def _class_means(study: Study, run: str, dataset: str, metric: str) -> dict[str, float]:
+    """Return class -> mean over seeds, by falling number of training pictures."""
+    found = [e.metrics[metric].classes for e in study.of_run(run) if e.dataset == dataset and metric in e.metrics]
+    names = dict.fromkeys(name for classes in found for name in classes)
+    return {name: mean_of([classes[name]["value"] for classes in found if name in classes]) for name in names}
 
 
 def _group(metric: str) -> str:

@@ -30,8 +30,8 @@ def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> 
         config: `name`, `seeds`, `runs` and, where the study has them, `datasets`, `claims` and the other sections of
             the config file.
         inputs: lists of files by name: run_json, stats, samples, metrics, anchors, probe, prune, selected,
-            theory, diffusion, contact_sheet, manifest, benchmarks (files, or folders searched for them). A name may be
-            absent; a benchmark file may be missing.
+            theory, diffusion, neighbors, contact_sheet, manifest, rule_graph, benchmarks (files, or folders searched
+            for them). A name may be absent; a benchmark file and the rule graph may be missing.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -61,9 +61,11 @@ def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> 
     study.stats = {_place(path): _read_stats(path) for path in inputs.get("stats", ())}
     for path in inputs.get("samples", ()):
         study.samples.setdefault(_place(path), {})[_nimg_of(path)] = _existing(path)
+    study.neighbors = {_place(path): _existing(path) for path in inputs.get("neighbors", ())}
     study.contact_sheets = {path.parent.name: _existing(path) for path in inputs.get("contact_sheet", ())}
     study.manifests = {path.parent.name: read_json(path) for path in inputs.get("manifest", ())}
     study.theory = next((read_json(path) for path in inputs.get("theory", ())), None)
+    study.rule_graph = next((read_json(path) for path in inputs.get("rule_graph", ()) if path.is_file()), None)
     study.diffusion = [read_json(path) for path in inputs.get("diffusion", ())]
     study.stage_seconds = _stage_seconds(inputs.get("benchmarks", ()))
     _check_unique(study.evaluations)

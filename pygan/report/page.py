@@ -8,11 +8,14 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pygan.report import classes, figures, sentences, tables, theory
-from pygan.report.evidence import MDE_DEFINITION, Verdict
+from pygan.report import classes, figures, overfitting, provenance, sentences, tables, theory, tickets
+from pygan.report.effect_bars import effect_bars
+from pygan.report.equal_time import equal_time_table, longer_table, scored_snapshots
+from pygan.report.evidence import MDE_DEFINITION, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Verdict
 from pygan.report.figures import Plot
+from pygan.report.rule_graph import rule_graph
 from pygan.report.study import Study, values_of
-from pygan.report.text import keep_units, metric_title, number
+from pygan.report.text import duration, keep_units, metric_title, number
 
 TEMPLATE = "page.html.j2"
 
@@ -37,9 +40,21 @@ class RunSection:
     plots: tuple[Plot, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One verdict: in words, and as a bar."""
+
+    verdict: str
+    statement: str
+    sentence: str
+    bar: str
+    """SVG; empty: no effect to draw."""
+
+
 def render(study: Study, verdicts: Sequence[Verdict]) -> str:
     """Return the page of a study as HTML."""
     colors = figures.run_colors(list(study.runs))
+    grids, neighbors = _grids(study, colors), _neighbors(study, colors)
     settings, shared = tables.settings_table(study, colors)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -52,39 +67,105 @@ def render(study: Study, verdicts: Sequence[Verdict]) -> str:
     environment.filters["units"] = keep_units
     return environment.get_template(TEMPLATE).render(
         study=study,
-        headlines=sentences.headlines(study, verdicts),
+        facts=_facts(study),
+        progress=_progress(study),
+        cards=_cards(study, verdicts),
+        score=_score(verdicts),
+        question=tables.question_table(study, colors),
         data=tables.data_table(study),
-        surroundings=tables.surroundings(study),
         settings=settings,
         shared=shared,
         contact_sheets=_contact_sheets(study),
-        grids=_grids(study, colors),
+        grids=grids,
+        more_grids=any(len(section.pictures) > 1 for section in grids),
+        neighbors=neighbors,
+        more_neighbors=any(len(section.pictures) > 1 for section in neighbors),
         curves=_curves(study, colors),
         main_tables=tables.main_tables(study, colors),
         metric_plots=_metric_plots(study, colors),
         class_tables=classes.class_tables(study, colors),
         class_sections=classes.class_sections(study, colors),
         claims=tables.claims_table(study, verdicts, colors),
-        claim_plot=figures.claim_effects(verdicts, colors),
         mde_definition=MDE_DEFINITION,
         time=tables.time_table(study, colors),
         time_sentence=sentences.time_sentence(study),
+        longer=longer_table(study, verdicts, colors),
+        equal_time=equal_time_table(study, colors),
         time_plots=_time_plots(study, colors),
+        image_plots=_image_plots(study, colors),
+        overfitting=overfitting.overfitting_table(study, colors),
+        overfitting_plot=overfitting.overfitting_plot(study),
+        overfitting_sentence=overfitting.overfitting_sentence(study),
         stages=tables.stage_table(study),
         probe=tables.probe_table(study, colors),
         probe_criteria=sorted({str(p.record["criterion"]) for p in study.probes if p.record.get("criterion")}),
-        ticket=tables.ticket_table(study, colors),
-        ticket_tensors=tables.ticket_tensors(study),
+        ticket=tickets.ticket_table(study, colors),
+        ticket_shares=tickets.share_table(study, colors),
+        ticket_sentence=tickets.share_sentence(study),
+        ticket_plots=tickets.sparsity_plots(study),
+        ticket_tensors=tickets.ticket_tensors(study),
         selection=tables.selection_table(study, colors),
         selection_metrics=sorted({str(s.record["metric"]) for s in study.selections if s.record.get("metric")}),
         protocols=tables.protocol_boxes(study),
         cautions=sentences.cautions(study),
+        surroundings=[("Seeds", ", ".join(map(str, study.seeds))), ("Seeds finished", _finished(study))],
+        made_with=provenance.made_with(study),
+        trainings=provenance.provenance_table(study, colors),
+        configuration=provenance.configuration(study),
+        rule_graph=rule_graph(study.rule_graph, study.stage_seconds) if study.rule_graph else None,
         theory=theory.parts(study.theory) if study.theory else [],
     )
 
 
 def _data_uri(png: bytes) -> Markup:
     return Markup("data:image/png;base64,") + base64.b64encode(png).decode("ascii")
+
+
+def _facts(study: Study) -> list[tuple[str, str]]:
+    """Return what stands in large print: trainings, images, seconds, machine."""
+    jobs = list(study.jobs.values())
+    planned = len(study.runs) * len(study.seeds)
+    done = sum(job.name in study.runs for job in jobs)
+    facts = [(f"{done} of {planned}" if done < planned else f"{done}", "trainings finished")]
+    if jobs:
+        facts.append((duration(sum(job.seconds for job in jobs)), "of training, summed"))
+        facts.append((f"{max(job.nimg for job in jobs):,}", "images seen by a run, at most"))
+    evaluated = sum(len(study.of_run(run)) for run in study.runs)
+    facts.append((f"{evaluated}", "generators measured on test pictures"))
+    return facts
+
+
+def _finished(study: Study) -> str:
+    done = {run: len(study.of_run(run)) for run in study.runs}
+    missing = [f"{run} {seeds} of {len(study.seeds)}" for run, seeds in done.items() if seeds < len(study.seeds)]
+    return "; ".join(missing) or f"all {len(study.seeds)} in every run"
+
+
+def _progress(study: Study) -> str:
+    """Say what is still missing; empty for a finished study."""
+    planned = len(study.runs) * len(study.seeds)
+    done = sum(len(study.of_run(run)) for run in study.runs)
+    if done >= planned:
+        return ""
+    return (
+        f"Not finished: {done} of {planned} runs and seeds are measured ({_finished(study)}). Everything below is what "
+        "there is so far, and verdicts can change."
+    )
+
+
+def _cards(study: Study, verdicts: Sequence[Verdict]) -> list[Card]:
+    lines = sentences.headlines(study, verdicts)
+    bars = effect_bars(verdicts) + [""] * (len(lines) - len(verdicts))
+    return [
+        Card(verdict=line.verdict, statement=line.statement, sentence=line.sentence, bar=bar)
+        for line, bar in zip(lines, bars, strict=True)
+    ]
+
+
+def _score(verdicts: Sequence[Verdict]) -> list[tuple[str, int]]:
+    """Return verdict -> how many claims have it, in the order supported, undecided, not supported."""
+    counts = [(name, sum(v.verdict == name for v in verdicts)) for name in (SUPPORTED, UNDECIDED, NOT_SUPPORTED)]
+    return [(name, number) for name, number in counts if number]
 
 
 def _contact_sheets(study: Study) -> list[Picture]:
@@ -114,6 +195,23 @@ def _grids(study: Study, colors: Mapping[str, str]) -> list[RunSection]:
             )
         if pictures:
             sections.append(RunSection(run=run, color=colors[run], note=_methods(study, run), pictures=tuple(pictures)))
+    return sections
+
+
+def _neighbors(study: Study, colors: Mapping[str, str]) -> list[RunSection]:
+    sections = []
+    for run in study.runs:
+        pictures = tuple(
+            Picture(
+                uri=_data_uri(study.neighbors[run, seed].read_bytes()),
+                caption=f"seed {seed}",
+                alt=f"pictures generated by {run}, seed {seed}, beside the training pictures nearest to them",
+            )
+            for seed in study.seeds
+            if (run, seed) in study.neighbors
+        )
+        if pictures:
+            sections.append(RunSection(run=run, color=colors[run], note="", pictures=pictures))
     return sections
 
 
@@ -207,6 +305,33 @@ def _time_plots(study: Study, colors: Mapping[str, str]) -> list[Plot]:
         ordered = {run: lines[run] for run in study.runs if run in lines}
         plots.append(figures.lines_against_seconds(f"{name} of snapshots, validation", name, ordered, colors))
     return [plot for plot in plots if plot]
+
+
+def _image_plots(study: Study, colors: Mapping[str, str]) -> list[Plot]:
+    """The validation score of every snapshot over images seen: a panel per claim, or one of all runs without claims."""
+    if not study.selections:
+        return []
+    name = metric_title(str(study.selections[0].record.get("metric", "score")))
+    groups = _compared(study) or {"all runs": tuple(study.runs)}
+    plots = []
+    for title, runs in groups.items():
+        lines = {
+            run: {
+                seed: sorted(points.items()) for seed in study.seeds if (points := scored_snapshots(study, run, seed))
+            }
+            for run in runs
+        }
+        plots.append(figures.lines_over_images(title, f"{name}, validation", lines, colors))
+    return [plot for plot in plots if plot]
+
+
+def _compared(study: Study) -> dict[str, tuple[str, ...]]:
+    """Return claim id -> the runs it compares; a set of runs that another claim compared before is left out."""
+    groups: dict[frozenset[str], tuple[str, tuple[str, ...]]] = {}
+    for claim in (claim for claim in study.claims if claim.stage == "evaluate"):
+        runs = tuple(reversed(claim.subjects))
+        groups.setdefault(frozenset(runs), (claim.id, runs))
+    return dict(groups.values())
 
 
 def _methods(study: Study, run: str) -> str:

@@ -20,6 +20,7 @@ _PLACES = {
     "prune": "masks/*/seed*/round*/prune.json",
     "anchors": "anchors/**/metrics.json",
     "theory": "theory/theory.json",
+    "rule_graph": "rule_graph.json",
     "diffusion": "diffusion/**/diffusion.json",
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pygan.report.evidence import Claim, Verdict, judge
 
-ANCHOR_ORDER = ("untrained", "pca_gaussian", "real")
+ANCHOR_ORDER = ("untrained", "pca_gaussian", "copycat", "real")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Evaluation:
 
     path: Path
     subject: str
-    """"run", "untrained", "pca_gaussian" or "real"."""
+    """"run", "untrained", "pca_gaussian", "copycat" or "real"."""
     run: str | None
     """None: the subject is no run's ("real")."""
     dataset: str
@@ -95,6 +95,8 @@ class Study:
     """By job name and seed; one mapping a tick."""
     samples: dict[tuple[str, int], dict[int, Path]] = field(default_factory=dict)
     """By job name and seed, then nimg -> PNG."""
+    neighbors: dict[tuple[str, int], Path] = field(default_factory=dict)
+    """By run and seed: PNG of generated pictures beside the training pictures nearest to them."""
     probes: list[Owned] = field(default_factory=list)
     prunings: list[Owned] = field(default_factory=list)
     selections: list[Owned] = field(default_factory=list)
@@ -104,6 +106,8 @@ class Study:
     """By dataset."""
     theory: dict[str, Any] | None = None
     """`theory.json` as it is; None: the study has no theory."""
+    rule_graph: dict[str, Any] | None = None
+    """`jobs`, rule -> number of jobs, and `edges`, pairs of rules; None: not recorded."""
     diffusion: list[dict[str, Any]] = field(default_factory=list)
     """Records of the study of diffusion models; `numbers` of a record hold subject -> metric -> value of its `seed`."""
     stage_seconds: dict[str, tuple[float, int]] = field(default_factory=dict)

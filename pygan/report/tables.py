@@ -62,6 +62,7 @@ def main_tables(study: Study, colors: Mapping[str, str]) -> list[Table]:
             (
                 Cell(text=run, color=colors[run]),
                 Cell(text=count(group[0].n_images)),
+                Cell(text=f"{len(group)} of {len(study.seeds)}"),
                 *(_metric_cell(group, metric, decimals[metric]) for metric in metrics),
             )
             for run, group in groups
@@ -71,6 +72,7 @@ def main_tables(study: Study, colors: Mapping[str, str]) -> list[Table]:
             (
                 Cell(text=_anchor_name(group[0], n_gen)),
                 Cell(text=NONE),
+                Cell(text=str(len(group))),
                 *(_metric_cell(group, metric, decimals[metric]) for metric in metrics),
             )
             for group in anchors
@@ -78,7 +80,7 @@ def main_tables(study: Study, colors: Mapping[str, str]) -> list[Table]:
         tables.append(
             Table(
                 title=dataset,
-                headers=("run", "training pictures", *(_metric_header(metric) for metric in metrics)),
+                headers=("run", "training pictures", "seeds", *(_metric_header(metric) for metric in metrics)),
                 rows=tuple(rows),
                 anchors_from=len(groups) if anchors else None,
             )
@@ -88,7 +90,8 @@ def main_tables(study: Study, colors: Mapping[str, str]) -> list[Table]:
 
 def anchor_label(subject: str) -> str:
     """Return the short name of an anchor for a plot."""
-    return {"untrained": "untrained G", "pca_gaussian": "PCA-Gaussian", "real": "real train"}.get(subject, subject)
+    short = {"untrained": "untrained G", "pca_gaussian": "PCA-Gaussian", "copycat": "copycat", "real": "real train"}
+    return short.get(subject, subject)
 
 
 def claims_table(study: Study, verdicts: Sequence[Verdict], colors: Mapping[str, str]) -> Table:
@@ -126,6 +129,25 @@ def claims_table(study: Study, verdicts: Sequence[Verdict], colors: Mapping[str,
         "training time",
     )
     return Table(title="Claims", headers=headers, rows=tuple(rows))
+
+
+def question_table(study: Study, colors: Mapping[str, str]) -> Table:
+    """Return what every claim says and compares, as it was written before the runs."""
+    rows = [
+        (
+            Cell(text=claim.id, each=claim.method),
+            Cell(text=claim.statement),
+            *(
+                Cell(text=name or "none", color=colors.get(name or "", ""))
+                for name in (claim.arm, claim.against, claim.control)
+            ),
+            Cell(text=_metric_header(claim.metric)),
+            Cell(text=f"{claim.minimum_effect:g}"),
+        )
+        for claim in study.claims
+    ]
+    headers = ("claim", "statement", "arm", "against", "control", "measured by", "minimum effect")
+    return Table(title="What was asked", headers=headers, rows=tuple(rows))
 
 
 def time_table(study: Study, colors: Mapping[str, str]) -> Table:
@@ -189,42 +211,6 @@ def probe_table(study: Study, colors: Mapping[str, str]) -> Table:
             )
         )
     return Table(title="Probe", headers=("run", "seed", "chosen", *networks), rows=tuple(rows))
-
-
-def ticket_table(study: Study, colors: Mapping[str, str]) -> Table:
-    """Return what every pruning round recorded: its numbers, one column each."""
-    own = {"run", "seed", "round"}
-    prunings = sorted(study.prunings, key=lambda p: (p.run, p.seed, p.record.get("round", 1)))
-    keys = dict.fromkeys(
-        key
-        for pruning in prunings
-        for key, value in pruning.record.items()
-        if key not in own and isinstance(value, int | float) and not isinstance(value, bool)
-    )
-    rows = [
-        (
-            Cell(text=pruning.run, color=colors.get(pruning.run, "")),
-            Cell(text=str(pruning.seed)),
-            Cell(text=str(pruning.record.get("round", 1))),
-            *(Cell(text=_plain(pruning.record.get(key))) for key in keys),
-        )
-        for pruning in prunings
-    ]
-    headers = ("run", "seed", "round", *(key.replace("_", " ") for key in keys))
-    return Table(title="Masks", headers=headers, rows=tuple(rows))
-
-
-def ticket_tensors(study: Study) -> Table:
-    """Return the pruned share of every tensor after the last round of every ticket, one column per run and seed."""
-    last = {}
-    for pruning in sorted(study.prunings, key=lambda p: p.record.get("round", 1)):
-        if pruning.record.get("tensors"):
-            last[pruning.run, pruning.seed] = pruning.record["tensors"]
-    names = dict.fromkeys(name for tensors in last.values() for name in tensors)
-    rows = [
-        (Cell(text=name), *(Cell(text=optional(tensors.get(name), 3)) for tensors in last.values())) for name in names
-    ]
-    return Table(title="Tensors", headers=("tensor", *(f"{run}, seed {seed}" for run, seed in last)), rows=tuple(rows))
 
 
 def selection_table(study: Study, colors: Mapping[str, str]) -> Table:
@@ -293,31 +279,6 @@ def data_table(study: Study) -> Table:
     return Table(title="Data", headers=headers, rows=tuple(rows))
 
 
-def surroundings(study: Study) -> list[tuple[str, str]]:
-    """Return what the runs ran on: seeds finished, ops, device, threads, versions, code."""
-    pairs = []
-    done = {run: [e.seed for e in study.of_run(run)] for run in study.runs}
-    planned = len(study.seeds)
-    missing = [f"{run} {len(seeds)} of {planned}" for run, seeds in done.items() if len(seeds) < planned]
-    pairs.append(("Seeds", ", ".join(str(seed) for seed in study.seeds)))
-    pairs.append(("Seeds finished", f"all {planned} in every run" if not missing else "; ".join(missing)))
-    records = [job.record for job in study.jobs.values()]
-    ops = dict.fromkeys(
-        f"{entry.get('backend')} ({entry['reason']})" if entry.get("reason") else str(entry.get("backend"))
-        for record in records
-        if (entry := record.get("ops"))
-    )
-    pairs.append(("Ops", "; ".join(ops) or "not recorded"))
-    for key, title in (("device", "Machine"), ("threads", "Threads per training job")):
-        if found := dict.fromkeys(_device(record[key]) for record in records if record.get(key) is not None):
-            pairs.append((title, "; ".join(found)))
-    if found := study.versions():
-        pairs.append(("Versions", ", ".join(f"{name} {version}" for name, version in found.items())))
-    if found := dict.fromkeys(str(record["git"]) for record in records if record.get("git")):
-        pairs.append(("Code", "; ".join(found)))
-    return pairs
-
-
 def protocol_boxes(study: Study) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return, per dataset, the protocol that all its runs share, with one line per metric."""
     boxes = []
@@ -356,6 +317,8 @@ def _anchor_name(anchor: Evaluation, n_gen: object) -> str:
         return f"untrained generator of {anchor.run}"
     if anchor.subject == "pca_gaussian":
         return f"PCA-Gaussian sampler on the pictures of {anchor.run}"
+    if anchor.subject == "copycat":
+        return f"copycat: the training pictures of {anchor.run} over and over"
     if anchor.subject == "real":
         own = anchor.protocol.get("n_gen")
         note = "" if own == n_gen or own is None else f", {own:,} pictures where runs have {n_gen:,}"
@@ -392,15 +355,5 @@ def _words(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _device(value: object) -> str:
-    return ", ".join(str(entry) for entry in value.values() if entry) if isinstance(value, Mapping) else str(value)
-
-
 def _each(values: Sequence[float]) -> str:
     return ", ".join(number(value) for value in values) if len(values) > 1 else ""
-
-
-def _plain(value: float | None) -> str:
-    if value is None:
-        return NONE
-    return f"{value:,}" if isinstance(value, int) else number(value)

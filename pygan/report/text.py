@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 
 METRIC_TITLES = {
     "fd": "Fréchet distance",
+    "fid": "FID",
     "kid": "KID",
     "is": "Classifier score",
     "cmmd": "CMMD",
     "training_kid": "KID to the training pictures",
     "training_fd": "Fréchet distance to the training pictures",
 }
-LOWER_IS_BETTER = {"fd", "kid", "cmmd"}
+LOWER_IS_BETTER = {"fd", "fid", "kid", "cmmd"}
 HIGHER_IS_BETTER = {"precision", "recall", "density", "coverage", "diversity", "is"}
 NONE = "\N{EN DASH}"
 """An empty cell."""

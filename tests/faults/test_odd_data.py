@@ -103,11 +103,11 @@ METRICS = [load_spec("pygan.metrics", {"kind": kind}).build() for kind in ("fid"
 
 
 def test_fewer_pictures_than_dimensions_are_measured_with_a_flag_and_the_kernel_distance_beside() -> None:
-    found = measure(METRICS, "net", features(20, 0), features(30, 1), None)
+    found = measure(METRICS, "net", features(20, 0), features(30, 1))
     assert found["fd_net"]["rank_deficient"] and math.isfinite(found["fd_net"]["value"])
     assert math.isfinite(found["kid_net"]["value"])
     assert "20 real, 30 generated" in found["kid_net"]["protocol"]  # all of them, whatever subset is usual
-    same = measure(METRICS, "net", features(20, 0), features(20, 0).flip(0), None)
+    same = measure(METRICS, "net", features(20, 0), features(20, 0).flip(0))
     assert abs(same["fd_net"]["value"]) < 1e-6
 
 
@@ -116,5 +116,5 @@ def test_features_that_are_not_finite_give_no_number(value: float) -> None:
     broken = features(30, 1)
     broken[3, 5] = value
     with pytest.raises(NumericalError) as caught:
-        measure(METRICS, "net", features(20, 0), broken, None)
+        measure(METRICS, "net", features(20, 0), broken)
     assert caught.value.exit_code == 70

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pygan.errors import ConfigError
 from pygan.metrics.base import Labels, measure, measured_name
-from pygan.metrics.fid import frechet_distance
+from pygan.metrics.frechet import frechet_distance
 from pygan.metrics.intra import GROUPS, MEASURES, Spec, groups_of, mean_distance, principal_axes
 from pygan.metrics.kid import Spec as Kid
 from pygan.spec import load_spec

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pygan.errors import DataError
 from pygan.metrics.base import Training
-from pygan.metrics.fid import frechet_distance
+from pygan.metrics.frechet import frechet_distance
 from pygan.metrics.kid import Spec as Kid
 from pygan.metrics.memorization import (
     Spec,

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pygan.errors import ConfigError, NumericalError
 from pygan.features.frozen import FrozenNetwork
-from pygan.metrics.base import extract, network_spec, prepared, protocol_record, resize_clean
+from pygan.metrics.base import extract, network_spec, prepared, protocol_record
+from pygan.metrics.resize import resize
 
 
 class _Tiny(FrozenNetwork):
@@ -30,41 +30,8 @@ class _Tiny(FrozenNetwork):
         yield "pooled", x.mean((2, 3)) * self.gain
 
 
-def _black_and_white(n: int, side: int = 32) -> Tensor:
-    return torch.where(_images(n, side) > 127, 255, 0).to(torch.uint8)
-
-
 def _images(n: int, side: int = 32) -> Tensor:
     return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
-
-
-@pytest.mark.parametrize(("side_in", "side_out"), [(32, 128), (32, 299), (64, 32), (37, 100), (200, 128), (48, 48)])
-def test_resize_equals_clean_fid(side_in: int, side_out: int) -> None:
-    resize = pytest.importorskip("cleanfid.resize").make_resizer("PIL", False, "bicubic", (side_out, side_out))
-    images = torch.cat([_images(2, side_in), _black_and_white(2, side_in)])  # the last two overshoot
-    expected = torch.stack([torch.tensor(resize(x.permute(1, 2, 0).numpy())).permute(2, 0, 1) for x in images])
-    result = resize_clean(images, side_out)
-    assert result.dtype == torch.float32 and result.shape == (4, 3, side_out, side_out)
-    assert float((result - expected).abs().max()) <= 1e-4
-
-
-def test_resize_takes_pictures_that_are_not_square() -> None:
-    image_module = pytest.importorskip("PIL.Image")
-    image = _images(1, 40)[0, 0, :20]  # [20, 40]
-    pil = image_module.fromarray(image.float().numpy()).resize((16, 16), image_module.Resampling.BICUBIC)
-    expected = torch.tensor(np.asarray(pil)).clamp(0, 255)
-    torch.testing.assert_close(resize_clean(image[None, None], 16)[0, 0], expected, rtol=0, atol=1e-4)
-
-
-def test_resize_keeps_flat_pictures_flat_and_stays_in_range() -> None:
-    assert torch.allclose(resize_clean(torch.full((1, 3, 32, 32), 200, dtype=torch.uint8), 77), torch.tensor(200.0))
-    extremes = resize_clean(_black_and_white(3), 99)
-    assert float(extremes.min()) == 0 and float(extremes.max()) == 255
-
-
-def test_resize_refuses_floats() -> None:
-    with pytest.raises(ValueError, match="uint8"):
-        resize_clean(torch.zeros(1, 3, 8, 8), 16)
 
 
 def test_features_do_not_depend_on_batch_or_order() -> None:
@@ -78,7 +45,7 @@ def test_features_do_not_depend_on_batch_or_order() -> None:
 
 def test_features_are_those_of_the_network_on_the_resized_picture() -> None:
     network, images = _Tiny(), _images(3)
-    expected = network.pooled(resize_clean(images, 24) / 127.5 - 1)
+    expected = network.pooled(resize(images, 24) / 127.5 - 1)
     torch.testing.assert_close(extract(images, network), expected, rtol=1e-5, atol=1e-6)
 
 

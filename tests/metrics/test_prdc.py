@@ -37,6 +37,12 @@ def test_a_border_belongs_to_the_ball() -> None:
     assert _values(_line(0, 1), _line(2, 50), k=1)["precision"] == 1 / 2
 
 
+def test_excluded_borders() -> None:
+    # the sets touch in one point: 2 lies on the border of [0, 2], the ball of 1
+    values = Spec(k=1, border="excluded").build().compute(_line(0, 1), _line(2, 50))
+    assert values["precision"]["value"] == 0 and "open balls" in values["precision"]["protocol"]
+
+
 def test_a_collapsed_generator_has_precision_without_recall_or_coverage() -> None:
     generator = torch.Generator().manual_seed(0)
     real = torch.randn(200, 4, generator=generator, dtype=torch.float64)

@@ -20,6 +20,7 @@ from pygan.data.subset import parse_subset
 from pygan.data.subset import select as select_pictures
 from pygan.errors import ConfigError, DataError, MissingInput, TryAgain
 from pygan.metrics.base import measured_name
+from pygan.metrics.fid import frechet_distance
 from pygan.metrics.intra import MEASURES
 from pygan.sampling import load_generator, sample
 from pygan.training.runstate import StopFlag
@@ -407,6 +408,14 @@ def test_two_judges_and_the_training_pictures(trained, data, tmp_path):
     record = json.loads((gaussian / "metrics.json").read_text())
     assert set(record["metrics"]) == set(metrics) and not (gaussian / "neighbors.png").exists()
     assert record["metrics"]["kid_pixels"]["record"]["train_seed"] is None
+
+    copycat = stage(evaluate, tmp_path / "copycat", inputs, subject="copycat", **common, **JUDGES)
+    found = json.loads((copycat / "metrics.json").read_text())["metrics"]
+    for space in ("pixels", "pictures", "moved", "mtcnn_onet_random"):
+        assert found[f"memorized_{space}"]["generated"] == 1
+    training = read_tensors(features[1])[0]["train"][indices]
+    expected = frechet_distance(read_tensors(features[1])[0]["test"].double(), training.double())
+    assert found["fd_mtcnn_onet_random"]["value"] == pytest.approx(expected, rel=1e-6)  # 12 of 12 training pictures
 
 
 def test_a_class_without_a_picture_is_refused_before_training(data, tmp_path):

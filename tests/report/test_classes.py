@@ -70,7 +70,11 @@ def rows_of(table: Any) -> dict[str, list[str]]:
 
 
 def test_a_table_for_every_measure_with_groups_and_classes(study):
-    diversity, kid = class_tables(study, run_colors(list(RUNS)))
+    (diversity, bars), (kid, _) = class_tables(study, run_colors(list(RUNS)))
+    assert [plot.alt for plot in bars] == [
+        f"{run}: one bar for each of coast, desert, snow" for run in ("base", "diffaug")
+    ]
+    assert [plot.svg.count(">base<") for plot in bars] == [1, 1]  # a title, and the name of the ticks
     assert diversity.title.startswith("Diversity within classes ↑") and kid.title.startswith("KID (mobilenet_v2)")
     assert diversity.headers == (
         "class",

@@ -30,7 +30,8 @@ def test_nothing_to_draw() -> None:
     assert figures.values_by_run("t", {"a": {}}, {"a": "#000000"}, {"real": 1.0}) is None
     assert figures.metric_against_seconds("t", "y", {"a": []}, {"a": "#000000"}) is None
     assert figures.lines_against_seconds("t", "y", {"a": {}}, {"a": "#000000"}) is None
-    assert figures.claim_effects([], {}) is None
+    assert figures.lines_over_images("t", "y", {"a": {}}, {"a": "#000000"}) is None
+    assert figures.dumbbells("t", {}, {}, xlabel="x", names={}) is None
 
 
 @pytest.mark.parametrize("values", [{0: 1.0}, {0: 2.0, 1: 2.0}, {0: -1.0, 1: 3.0, 2: 4.0}])

@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from pipeline.progress import Estimate, Progress, Refresh, job_name, planned
 from pipeline.provenance import raw_digest, stage_json
+from pipeline.rule_graph import write_rule_graph
 
 # Rules say `python` and mean the one that runs Snakemake, whether or not its environment is activated.
 os.environ.update(
@@ -47,7 +48,7 @@ wildcard_constraints:
     run=r"[^/@]+",
     seed=r"\d+",
     round=r"\d+",
-    anchor="untrained|pca_gaussian",
+    anchor="untrained|pca_gaussian|copycat",
     judge=r"\d+",
 
 
@@ -390,7 +391,7 @@ def report_stage():
 
 
 def follow():
-    """Write the configuration for `pygan report`, and tell what is left whenever a job ends."""
+    """Write configuration and rules for the report, and tell what is left whenever a job ends."""
     from snakemake.logging import logger
 
     def remaining():
@@ -402,6 +403,11 @@ def follow():
     results = Path(RESULTS)
     results.mkdir(parents=True, exist_ok=True)
     (results / "config.json").write_text(json.dumps(config, indent=1))
+    write_rule_graph(
+        workflow.dag.dependencies,
+        lambda job: job.rule.name,
+        results / "rule_graph.json",
+    )
     expected = planned(results / "plan.json") | {"reproduce": 0.0}
     progress = Progress(
         remaining,

@@ -32,9 +32,9 @@ rule reference:
         features=f"{RESULTS}/reference/{{dataset}}/{{judge}}/features.safetensors",
         record=f"{RESULTS}/reference/{{dataset}}/{{judge}}/reference.json",
     log:
-        f"{LOGS}/reference/{{dataset}}_{{judge}}.log",
+        f"{LOGS}/reference/{{dataset}}_judge{{judge}}.log",
     benchmark:
-        f"{BENCHMARKS}/reference/{{dataset}}_{{judge}}.tsv"
+        f"{BENCHMARKS}/reference/{{dataset}}_judge{{judge}}.tsv"
     priority: 100
     conda:
         "../envs/pygan.yaml"

@@ -68,5 +68,6 @@ rule report:
         " --input neighbors={input.neighbors:q} --input metrics={input.metrics:q} --input selected={input.selected:q} --input probe={input.probe:q}"
         " --input prune={input.prune:q} --input anchors={input.anchors:q} --input theory={input.theory:q}"
         " --input template={input.template:q}"
+        ' --input rule_graph="$(dirname {output.page:q})/../rule_graph.json"'
         ' --input benchmarks="$(dirname {output.page:q})/../benchmarks"'
         ' --out "$(dirname {output.page:q})" > {log:q} 2>&1'
