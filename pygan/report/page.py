@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pygan.report import classes, figures, overfitting, provenance, sentences, tables, theory, tickets
+from pygan.report import classes, copies, figures, overfitting, provenance, sentences, tables, theory, tickets
 from pygan.report.effect_bars import effect_bars
 from pygan.report.equal_time import equal_time_table, longer_table, scored_snapshots
 from pygan.report.evidence import MDE_DEFINITION, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Verdict
@@ -78,6 +78,8 @@ def render(study: Study, verdicts: Sequence[Verdict]) -> str:
         contact_sheets=_contact_sheets(study),
         grids=grids,
         more_grids=any(len(section.pictures) > 1 for section in grids),
+        copies=copies.copies_tables(study, colors),
+        copies_sentence=copies.copies_sentence(study),
         neighbors=neighbors,
         more_neighbors=any(len(section.pictures) > 1 for section in neighbors),
         curves=_curves(study, colors),
@@ -107,7 +109,7 @@ def render(study: Study, verdicts: Sequence[Verdict]) -> str:
         selection=tables.selection_table(study, colors),
         selection_metrics=sorted({str(s.record["metric"]) for s in study.selections if s.record.get("metric")}),
         protocols=tables.protocol_boxes(study),
-        cautions=sentences.cautions(study),
+        cautions=[*sentences.cautions(study), *copies.judge_cautions(study)],
         surroundings=[("Seeds", ", ".join(map(str, study.seeds))), ("Seeds finished", _finished(study))],
         made_with=provenance.made_with(study),
         trainings=provenance.provenance_table(study, colors),

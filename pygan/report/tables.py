@@ -280,18 +280,29 @@ def data_table(study: Study) -> Table:
 
 
 def protocol_boxes(study: Study) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return, per dataset, the protocol that all its runs share, with one line per metric."""
+    """Return the protocols of each dataset, one box per judge and reference, with one line per metric."""
     boxes = []
     for dataset in study.datasets():
-        evaluation = next(e for e in study.evaluations if e.dataset == dataset)
-        skipped = {"seed", "versions"}
-        pairs = [
-            (key, str(value)) for key, value in evaluation.protocol.items() if key not in skipped and value is not None
-        ]
-        here = [e for e in study.evaluations if e.dataset == dataset]
-        pairs += {name: measured.protocol for e in here for name, measured in e.metrics.items()}.items()
-        boxes.append((dataset, pairs))
+        shared: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+        for evaluation in (e for e in study.evaluations if e.dataset == dataset):
+            for name, measured in evaluation.metrics.items():
+                shared.setdefault(tuple(_protocol(evaluation.record(name))), {})[name] = measured.protocol
+        for protocol, lines in shared.items():
+            about = dict(protocol)
+            title = (
+                dataset
+                if len(shared) == 1
+                else f"{dataset}, {about.get('network')} against {about.get('reference_split')}"
+            )
+            boxes.append((title, [*protocol, *lines.items()]))
     return boxes
+
+
+def _protocol(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield what a number has in common with the others of its table."""
+    own = {"seed", "train_seed", "versions", "judge_in_training"}
+    own |= {"n_real"} if record.get("reference_split") == "train" else set()
+    yield from ((key, str(value)) for key, value in record.items() if key not in own and value is not None)
 
 
 def _metric_header(metric: str) -> str:
