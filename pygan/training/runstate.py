@@ -105,7 +105,7 @@ class RunState:
                 moments = subset(tensors, f"{name}.{parameter_name}.")
                 if moments and parameter_name in taken[name.removeprefix("opt_")]:
                     optimizer.state[parameter] = {
-                        k: v.clone() if v.dim() == 0 else torch.empty_like(parameter).copy_(v)
+                        k: v.to(parameter.device, copy=True) if v.dim() == 0 else torch.empty_like(parameter).copy_(v)
                         for k, v in moments.items()
                     }
         return {name: len(found) for name, found in taken.items()}

@@ -28,6 +28,8 @@ LAST = f"{SPEC.total_nimg:09d}.safetensors"
 
 def run_on_gpu(base: dict, **fields) -> Run:
     run = tiny_run(base=base, **fields)
+    batch, held_out = run.batch, run.held_out
+    run.batch, run.held_out = (lambda index: batch(index.cpu())), (lambda index: held_out(index.cpu()))
     run.G.cuda()
     run.D.cuda()
     for regularizer in run.regularizers:
