@@ -190,6 +190,21 @@ def test_stages_follow_the_best_snapshot_and_survive_an_interruption_between_the
     assert "start in" in log
 
 
+@pytest.mark.slow
+def test_snakemakes_own_report_renders_with_captions(study: Path) -> None:
+    snakemake(study, "--report", "report.html")
+    text = (study / "report.html").read_text()
+    assert "Image generators trained on little data" in text
+    for caption in (
+        "Real training pictures of the data set",
+        "Pictures drawn from the moving average",
+        "against the test split, with the",
+        "a verdict per claim with its interval",
+        "The numbers of the report as JSON",
+    ):
+        assert caption in text, caption
+
+
 def test_nothing_to_do_when_nothing_changed(study: Path) -> None:
     assert plan(study) == set()
 
@@ -240,6 +255,22 @@ def test_a_new_run_runs_alone(study: Path) -> None:
     values["runs"]["diffaug"] = values["runs"]["base"] | {"augment": {"kind": "diffaug"}}
     configure(study, values)
     assert plan(study) == {"train_diffaug", "select diffaug", "evaluate diffaug", "report"}
+
+
+@pytest.mark.slow
+def test_a_file_to_begin_with_is_an_input_whose_content_counts(study: Path) -> None:
+    values = configuration(study)
+    values["runs"]["transferred"] = values["runs"]["base"] | {"init_from": "other's network.safetensors"}
+    configure(study, values)
+    network = study / "other's network.safetensors"
+    network.write_text("one")
+    try:
+        output = snakemake(study, "--dry-run", "--printshellcmds")
+        assert """transfer='other'"'"'s network.safetensors'""" in output
+        assert output.count("transfer= ") >= 1  # other runs have none
+        assert "train_transferred" in set(jobs(output))
+    finally:
+        network.unlink()
 
 
 @pytest.mark.slow

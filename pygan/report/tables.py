@@ -248,17 +248,20 @@ def stage_table(study: Study) -> Table:
 
 
 def settings_table(study: Study, colors: Mapping[str, str]) -> tuple[Table, list[tuple[str, str]]]:
-    """Return the settings in which runs differ as a table, and those they share as (key, value) pairs."""
+    """Return what each run adds to the first one, a row a run, and the settings all share as (key, value) pairs."""
     flat = {run: dict(_settings(settings or {})) for run, settings in study.runs.items()}
     keys = dict.fromkeys(key for settings in flat.values() for key in settings)
-    shared, rows = [], []
-    for key in keys:
-        values = [flat[run].get(key, NONE) for run in flat]
-        if len(set(values)) == 1:
-            shared.append((key, values[0]))
-        else:
-            rows.append((Cell(text=key), *(Cell(text=value) for value in values)))
-    return Table(title="Settings", headers=("key", *flat), rows=tuple(rows)), shared
+    differing = [key for key in keys if len({settings.get(key, NONE) for settings in flat.values()}) > 1]
+    shared = [(key, next(iter(flat.values()))[key]) for key in keys if key not in differing]
+    first = next(iter(flat), None)
+    rows = []
+    for run, settings in flat.items():
+        own = [key for key in differing if run == first or settings.get(key, NONE) != flat[first].get(key, NONE)]
+        words = "; ".join(f"{key}: {settings.get(key, NONE)}" for key in own)
+        methods = next((", ".join(e.methods) for e in study.of_run(run)), "")
+        rows.append((Cell(text=run, color=colors[run]), Cell(text=methods or NONE), Cell(text=words or "nothing")))
+    headers = ("run", "methods", f"settings (of {first} those that vary, of the others what differs from {first})")
+    return Table(title="Settings", headers=headers, rows=tuple(rows) if len(flat) > 1 else ()), shared
 
 
 def data_table(study: Study) -> Table:

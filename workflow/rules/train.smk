@@ -13,13 +13,22 @@ for job in JOBS:
             validation=lambda wc, job=job: stores(dataset_of(job), "validation"),
             init=lambda wc, job=job: first_snapshot(run_of(job), wc.seed),
             selected=lambda wc, job=job: selected_start(run_of(job), wc.seed),
+            transfer=lambda wc, job=job: transferred(run_of(job)),
             probe=lambda wc, job=job: probed(run_of(job), wc.seed),
             mask=lambda wc, job=job: masks(run_of(job), wc.seed, round_of(job)),
         output:
             run=f"{RESULTS}/train/{job}/seed{{seed}}/run.json",
             stats=f"{RESULTS}/train/{job}/seed{{seed}}/stats.jsonl",
             snapshots=snapshots(job, "{seed}", nimgs_of(job)),
-            samples=snapshots(job, "{seed}", nimgs_of(job), "png"),
+            samples=[
+                *snapshots(job, "{seed}", nimgs_of(job)[:-1], "png"),
+                report(
+                    snapshots(job, "{seed}", nimgs_of(job)[-1:], "png"),
+                    caption="../report/samples.rst",
+                    category="Samples",
+                    labels={"training": job, "seed": "{seed}"},
+                ),
+            ],
         log:
             f"{LOGS}/train/{job}_seed{{seed}}.log",
         benchmark:
@@ -37,5 +46,5 @@ for job in JOBS:
             " --spec {params.stage:q} --gpus {resources.gpu}"
             " --input manifest={input.manifest:q} --input train={input.train:q}"
             " --input validation={input.validation:q} --input init={input.init:q}"
-            " --input selected={input.selected:q} --input probe={input.probe:q} --input mask={input.mask:q}"
+            " --input transfer={input.transfer:q} --input selected={input.selected:q} --input probe={input.probe:q} --input mask={input.mask:q}"
             ' --out "$(dirname {output.run:q})" > {log:q} 2>&1'
