@@ -51,14 +51,42 @@ def _known(key: str, name: str, names: dict[str, Any]) -> None:
 
 def _check_sections(study: Study) -> None:
     """Check that there is something to do, and what it takes."""
-    if not study.runs and study.theory is None:
-        raise ConfigError("runs: got none, expected at least one (or a `theory`)")
+    if not study.runs and study.theory is None and study.diffusion is None:
+        raise ConfigError("runs: got none, expected at least one (or a `theory`, or `diffusion`)")
     if study.runs or study.anchors.real is not None:
         for key in ("select", "evaluate"):
             if getattr(study, key) is None:
                 raise ConfigError(f"{key}: the key is missing")
     if study.theory is not None and study.theory.images is not None:
         _known("theory.images.dataset", study.theory.images.dataset, study.datasets)
+    if study.diffusion is not None:
+        _check_diffusion(study)
+
+
+def _check_diffusion(study: Study) -> None:
+    """Check that there is something to measure, on pictures larger than the shifts that are searched."""
+    section = study.diffusion
+    if section.toy is None and section.exact is None and not section.runs:
+        raise ConfigError("diffusion: got neither `toy` nor `exact` nor `runs`, expected something to measure")
+    datasets = {}
+    if section.exact is not None:
+        _known("diffusion.exact.dataset", section.exact.dataset, study.datasets)
+        datasets["diffusion.exact.dataset"] = section.exact.dataset
+    for place, name in enumerate(section.runs):
+        _known(f"diffusion.runs.{place}", name, study.runs)
+        run = study.runs[name]
+        _known(f"runs.{name}.dataset", run.dataset, study.datasets)
+        if run.base.kind == "unet" and run.base.conditional:
+            raise ConfigError(
+                f"diffusion.runs.{place}: {name} takes class labels, the empirical optimum it is compared with has none"
+            )
+        datasets[f"diffusion.runs.{place}"] = run.dataset
+    for key, dataset in datasets.items():
+        if 2 * section.shift >= study.datasets[dataset].resolution:
+            raise ConfigError(
+                f"diffusion.shift: got {section.shift}, expected less than half the side of the pictures of {key}, "
+                f"{study.datasets[dataset].resolution} pixels"
+            )
 
 
 def _check_bank(study: Study) -> None:
@@ -91,7 +119,7 @@ def _check_family(name: str, run: Run) -> None:
         )
     if len(run.discriminators) > 1 or run.discriminators[0].kind != "plain":
         raise ConfigError(f"{key}.discriminators: {kind} is a denoiser, which has none: leave the key out")
-    for field in ("regularizers", "ticket"):
+    for field in ("regularizers", "ticket", "init_from"):
         if getattr(run, field):
             raise ConfigError(f"{key}.{field}: {kind} is a denoiser, expected the key to be left out")
     if run.augment is not None and labels is None:
@@ -229,6 +257,10 @@ def _check_heads_alone(name: str, run: Run, aided: Any) -> None:
 def _check_start(study: Study, name: str, run: Run) -> None:
     """Check `continues` and `ticket`: the other run fits and has the snapshot."""
     starts: list[tuple[str, str, int]] = []
+    if run.init_from is not None:
+        for other in ("continues", "ticket"):
+            if getattr(run, other) is not None:
+                raise ConfigError(f"runs.{name}.init_from: a run with `{other}` has another start already")
     if run.continues is not None:
         starts.append((f"runs.{name}.continues.run", run.continues.run, _start_nimg(run)))
     if run.ticket is not None:
@@ -249,7 +281,7 @@ def _check_start(study: Study, name: str, run: Run) -> None:
     if run.continues is None:
         return
     before = study.runs[run.continues.run]
-    if run.continues.nimg == 0 and not _has_untrained(before):
+    if run.continues.nimg == 0 and not _writes_its_start(before):
         raise ConfigError(f"runs.{name}.continues.nimg: {run.continues.run} lists no snapshot at 0 images: add it")
 
 
@@ -353,9 +385,14 @@ def _start_nimg(run: Run) -> int:
     return run.ticket.rewind_nimg if run.ticket is not None else 0
 
 
+def _writes_its_start(run: Run) -> bool:
+    """Whether a run writes its networks before the first step."""
+    return 0 in run.training.snapshots and run.continues is None and _start_nimg(run) == 0
+
+
 def _has_untrained(run: Run) -> bool:
     """Whether a run writes its networks as they were drawn."""
-    return 0 in run.training.snapshots and run.continues is None and _start_nimg(run) == 0
+    return _writes_its_start(run) and run.init_from is None
 
 
 def _check_no_cycle(study: Study, name: str) -> None:
