@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import pygan
 from pygan.checkpoint import read_tensors
+from pygan.cli import app
 from pygan.context import Context
 from pygan.draws import Draws
 from pygan.errors import NumericalError, TryAgain
+from pygan.export import export
 from pygan.sampling import describe, load_generator
 from pygan.spec import load_spec
 from pygan.training.diffusion import LEVELS, Run, denoising_losses, train, warmup_nimg
@@ -98,6 +101,22 @@ def test_a_training_folder_loads_and_samples(whole):
     z = torch.randn(3, 3, 8, 8, dtype=torch.float64)
     assert model.denoiser.denoise(z, 0.5).dtype == torch.float64
     assert model.interpolate([0, 1], 2).shape == (4, 3, 8, 8)
+
+
+def test_the_command_line_samples_with_any_number_of_steps(whole, tmp_path):
+    for verb, out in (("generate", "pictures"), ("grid", "grid.png")):
+        result = CliRunner().invoke(app, [verb, str(whole), "--out", str(tmp_path / out), "--steps", "3"])
+        assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 16
+    result = CliRunner().invoke(app, ["grid", str(whole), "--out", str(tmp_path / "grid.png"), "--steps", "1"])
+    assert result.exit_code == 2
+    result = CliRunner().invoke(app, ["inspect", str(whole)])
+    assert json.loads(result.output)["base"]["kind"] == "unet"
+
+
+@pytest.mark.parametrize("format", ["safetensors", "sparse"])
+def test_a_denoiser_is_exported(whole, tmp_path, format):
+    assert export(pygan.load(whole), tmp_path / "out.safetensors", format).difference == 0
 
 
 def test_a_state_survives_the_disk(whole):
