@@ -20,7 +20,7 @@ from pygan.data.subset import parse_subset
 from pygan.data.subset import select as select_pictures
 from pygan.errors import ConfigError, DataError, MissingInput, TryAgain
 from pygan.metrics.base import measured_name
-from pygan.metrics.fid import frechet_distance
+from pygan.metrics.frechet import frechet_distance
 from pygan.metrics.intra import MEASURES
 from pygan.sampling import load_generator, sample
 from pygan.training.runstate import StopFlag
