@@ -52,3 +52,11 @@ def test_permutation_is_one_and_depends_on_the_seed():
     order = permutation(0, "order", 1000)
     assert torch.equal(order.sort().values, torch.arange(1000))
     assert not torch.equal(order, permutation(1, "order", 1000))
+
+
+def test_a_gpu_makes_the_same_bits():
+    """Its arithmetic is that of int64 tensors, which a CPU has too."""
+    index = torch.arange(5) + 10**12
+    here, there = Draws(0, "a", index), Draws(0, "a", index)
+    for shape in ((), (7,), (3, 33, 31)):
+        assert torch.equal(torch.from_numpy(here._bits(shape).view("int64")), there._bits_on_gpu(shape))

@@ -190,6 +190,21 @@ def test_stages_follow_the_best_snapshot_and_survive_an_interruption_between_the
     assert "start in" in log
 
 
+@pytest.mark.slow
+def test_snakemakes_own_report_renders_with_captions(study: Path) -> None:
+    snakemake(study, "--report", "report.html")
+    text = (study / "report.html").read_text()
+    assert "Image generators trained on little data" in text
+    for caption in (
+        "Real training pictures of the data set",
+        "Pictures drawn from the moving average",
+        "against the test split, with the",
+        "a verdict per claim with its interval",
+        "The numbers of the report as JSON",
+    ):
+        assert caption in text, caption
+
+
 def test_nothing_to_do_when_nothing_changed(study: Path) -> None:
     assert plan(study) == set()
 

@@ -59,7 +59,7 @@ class ChainOptimum:
             raise ValueError("got sigmas that do not fall, expected at least two, each below the one before")
         if copies < 1:
             raise ValueError(f"got {copies} copies, expected at least 1")
-        self._x0 = torch.cat([rows for _, rows in pictures.chunks()])
+        self._x0 = pictures.read(torch.arange(len(pictures)))
         self._earlier = dict(pairwise(levels))
         self._copies, self._seed = copies, seed
         self._current: tuple[float, EmpiricalOptimum] | None = None

@@ -36,10 +36,11 @@ from pygan.diffusion.schedule import checked_sigma
 from pygan.draws import Draws
 
 _TOP = 64
+_EXACT_VALUES = 1 << 23
 _QUERIES = 256
 _CENTER_FROM = 1024
 _NEGLIGIBLE = math.log(1e-9)
-_DOUBT = 2e-3
+_DOUBT = 1e-2
 """Largest product of the others' share and their logits' error bound; actual errors are some 30 times smaller."""
 
 
@@ -78,7 +79,7 @@ class EmpiricalOptimum:
         *,
         flips: bool = False,
         chunk_values: int = CHUNK_VALUES,
-        exact_values: int = CHUNK_VALUES,
+        exact_values: int = _EXACT_VALUES,
     ) -> None:
         self._set = PictureSet(images, chunk_values)
         self.shape = self._set.shape
@@ -88,8 +89,7 @@ class EmpiricalOptimum:
         self._members = None if labels is None else _by_class(check_labels(labels, len(self._set)))
         self._center = self._some_center()
         small = len(self._set) * self._set.dim <= exact_values
-        chunks = [(index, rows - self._center) for index, rows in self._set.chunks()] if small else None
-        self._resident = None if chunks is None else torch.cat([rows for _, rows in chunks])
+        self._resident = self._set.read(torch.arange(len(self._set)), center=self._center) if small else None
         self._half_norms = torch.cat([rows.square().sum(1) / 2 for _, rows in self._chunks(None, torch.float64)])
         self._radius = float((2 * self._half_norms.max()).sqrt())
 
@@ -175,9 +175,7 @@ class EmpiricalOptimum:
             index = torch.arange(len(self._set), device=self._set.device) if members is None else members
             yield index, self._resident if members is None else self._resident[index]
             return
-        center = self._center.to(dtype)
-        for index, rows in self._set.chunks(members, dtype):
-            yield index, rows.sub_(center)
+        yield from self._set.chunks(members, dtype, self._center)
 
     def _statistics(self, z: Tensor, sigma: Tensor, members: Tensor | None) -> Tensor:
         """Return max weight, effective count, log density and centered mean for centered z `[B, D]`: `[B, 3 + D]`."""
@@ -214,7 +212,7 @@ class EmpiricalOptimum:
         error = 2**-24 * math.sqrt(self._set.dim) * (sums.z.norm(dim=1) + self._radius / 2) * self._radius
         bounds = (error / sums.sigma.square()).tolist()
         for query, (bound, top) in enumerate(zip(bounds, sums.top_index, strict=True)):
-            x = self._set.read(top % n) - self._center
+            x = self._set.read(top % n, center=self._center)
             x = torch.where((top >= n)[:, None], self._mirrored(x), x) if self._views == 2 else x
             exact = sums.exact_logits(query, x)
             # an upper bound of the others' logarithmic share
@@ -275,13 +273,14 @@ class _Sums:
         self.top_logit, order = flat.topk(self.top_index.shape[1], dim=1)
         self.top_index = names.gather(1, order)
 
-    def _rescale(self, peak: Tensor) -> None:
-        change = self.peak - peak
+    def _rescale(self, peak: Tensor, queries: slice = slice(None)) -> None:
+        """Let the sums of some queries be relative to other peaks `[k]`."""
+        change = self.peak[queries] - peak
         factor = change.exp()
-        self.heat = factor * (self.heat + change * self.total)
-        self.total *= factor
-        self.mean *= factor[:, None]
-        self.peak = peak
+        self.heat[queries] = factor * (self.heat[queries] + change * self.total[queries])
+        self.total[queries] *= factor
+        self.mean[queries] *= factor[:, None]
+        self.peak[queries] = peak
 
     def exact_logits(self, query: int, x: Tensor) -> Tensor:
         """Return a query's logits of pictures `[k, D]` from their differences."""
@@ -296,10 +295,8 @@ class _Sums:
 
     def exchange(self, query: int, exact: Tensor, x: Tensor) -> None:
         """Put `exact` in the place of the kept logits of the pictures `x`."""
-        peak = self.peak.clone()
-        peak[query] = torch.maximum(peak[query], exact.max())
-        self._rescale(peak)
-        old = self.top_logit[query] - peak[query]
+        self._rescale(exact.max()[None], slice(query, query + 1))
+        old = self.top_logit[query] - self.peak[query]
         self.heat[query] -= (old.exp() * old).sum()
         self._put(query, exact, x, old.exp())
 

@@ -64,13 +64,13 @@ def _principal_axes(pictures: PictureSet, mean: Tensor) -> tuple[Tensor, Tensor]
     """Return variances and directions of a set, by the smaller of the two matrices that have them."""
     n = len(pictures)
     if n <= pictures.dim:
-        x = torch.cat([rows - mean for _, rows in pictures.chunks()])
+        x = pictures.read(torch.arange(n), center=mean)
         _, scales, directions = torch.linalg.svd(x, full_matrices=False)
         variances = scales.square() / n
     else:
         moments = torch.zeros(pictures.dim, pictures.dim, dtype=torch.float64, device=mean.device)
-        for _, rows in pictures.chunks():
-            moments.addmm_((rows - mean).T, rows - mean)
+        for _, rows in pictures.chunks(center=mean):
+            moments.addmm_(rows.T, rows)
         variances, columns = torch.linalg.eigh(moments / n)
         variances, directions = variances.flip(0), columns.T.flip(0)
     kept = variances > _RANK * variances[0].clamp_min(torch.finfo(torch.float64).tiny)

@@ -48,29 +48,31 @@ class PictureSet:
     def __len__(self) -> int:
         return self._n
 
-    def read(self, index: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Return the pictures at `index` (int64 `[k]`) as a new `[k, D]`."""
+    def read(self, index: Tensor, dtype: torch.dtype = torch.float64, center: Tensor | None = None) -> Tensor:
+        """Return the pictures at `index` (int64 `[k]`) as a new `[k, D]`, less `center` `[D]` where one is given."""
         if self._store is not None:
-            return self._expanded(torch.from_numpy(self._store.read(index.numpy())).flatten(1), dtype)
-        return self._expanded(self._rows[index], dtype)
+            return _expanded(torch.from_numpy(self._store.read(index.numpy())).flatten(1), dtype, center)
+        return _expanded(self._rows[index], dtype, center)
 
     def chunks(
-        self, members: Tensor | None = None, dtype: torch.dtype = torch.float64
+        self, members: Tensor | None = None, dtype: torch.dtype = torch.float64, center: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (index `[k]`, pictures `[k, D]`) over all pictures, or over `members` (int64 `[m]`)."""
         index = torch.arange(self._n, device=self.device) if members is None else members
         for part in index.split(self._chunk):
             if members is None and self._rows is not None:
-                yield part, self._expanded(self._rows[int(part[0]) : int(part[-1]) + 1], dtype)
+                yield part, _expanded(self._rows[int(part[0]) : int(part[-1]) + 1], dtype, center)
             else:
-                yield part, self.read(part, dtype)
+                yield part, self.read(part, dtype, center)
 
-    @staticmethod
-    def _expanded(rows: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return a copy in `dtype`, which the caller may change; uint8 0 to 255 becomes -1 to 1."""
-        if rows.dtype == torch.uint8:
-            return rows.to(dtype).div_(127.5).sub_(1)
-        return rows.to(dtype, copy=True)
+
+def _expanded(rows: Tensor, dtype: torch.dtype, center: Tensor | None) -> Tensor:
+    """Return rows in `dtype`, less `center`; uint8 0 to 255 becomes -1 to 1."""
+    center = torch.zeros((), dtype=torch.float64, device=rows.device) if center is None else center
+    x = rows.to(dtype)
+    if rows.dtype == torch.uint8:  # in one pass over the new numbers
+        return torch.add((-1 - center).to(dtype), x, alpha=1 / 127.5, out=x)
+    return x - center.to(dtype)
 
 
 def check_labels(labels: ArrayLike | Tensor, n: int) -> Tensor:

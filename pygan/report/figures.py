@@ -8,7 +8,7 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -36,6 +36,9 @@ CLASS_COLORS = LinearSegmentedColormap.from_list("classes", ("#3d85c6", "#a46fc4
 CLASS_INCHES = (5.6, 3.0)
 MARGINS = (0.66, 0.12, 0.44, 0.44)
 """Inches left, right, above and below the axes. Fixed ones take half the time of a layout that measures the text."""
+
+MANY_RUNS = 6
+"""More runs than this are named beside the axes."""
 
 Curves = Mapping[int, Sequence[tuple[float, float]]]
 """Seed -> points (nimg, value)."""
@@ -205,9 +208,9 @@ def metric_against_seconds(
         axes.set_xlabel("training seconds of one seed")
         axes.set_ylabel(ylabel)
         axes.set_title(title)
-        axes.legend(loc="best")
+        _legend_of_runs(axes, drawn)
 
-    return _plot(draw, f"{title}: one dot per seed of {', '.join(drawn)}", (4.6, 3.0))
+    return _plot(draw, f"{title}: one dot per seed of {', '.join(drawn)}", (4.6, 3.0), _room_for_legend(drawn))
 
 
 def lines_against_seconds(
@@ -228,9 +231,9 @@ def lines_against_seconds(
         axes.set_xlabel("training seconds of one seed")
         axes.set_ylabel(ylabel)
         axes.set_title(title)
-        axes.legend(loc="best")
+        _legend_of_runs(axes, drawn)
 
-    return _plot(draw, f"{title}: one line per seed of {', '.join(drawn)}", (4.6, 3.0))
+    return _plot(draw, f"{title}: one line per seed of {', '.join(drawn)}", (4.6, 3.0), _room_for_legend(drawn))
 
 
 def lines_over_images(title: str, ylabel: str, lines: Mapping[str, Curves], colors: Mapping[str, str]) -> Plot | None:
@@ -398,6 +401,19 @@ def quantities(
 
     names = ", ".join(line.label for line in lines if line.label)
     return _plot(draw, f"{title}: {ylabel} against {xlabel}" + (f" for {names}" if names else ""), PANEL_INCHES)
+
+
+def _legend_of_runs(axes: Axes, runs: Collection[str]) -> None:
+    """Name the runs inside the axes, or beside them where there are many."""
+    if len(runs) > MANY_RUNS:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0, fontsize=6.5)
+    else:
+        axes.legend(loc="best")
+
+
+def _room_for_legend(runs: Collection[str]) -> tuple[float, float, float, float]:
+    right = 0.35 + 0.06 * max(map(len, runs)) if len(runs) > MANY_RUNS else MARGINS[1]
+    return MARGINS[0], right, *MARGINS[2:]
 
 
 def _draw_references(axes: Axes, theme: Mapping[str, str], references: Mapping[str, float]) -> None:

@@ -33,7 +33,8 @@ def rule_graph(graph: Mapping[str, Any], stage_seconds: Mapping[str, tuple[float
     places = _places(layers)
     width = max(x for x, _ in places.values()) + BOX[0] / 2 + 1
     height = len(layers) * (BOX[1] + GAPS[1]) - GAPS[1] + 2
-    parts = [_edge(places[a], places[b]) for a, b in edges]
+    drawn = [(a, b) for a, b in edges if (b, a) not in edges or places[a][1] < places[b][1]]
+    parts = [_edge(places[a], places[b], both_ways=(b, a) in edges) for a, b in drawn]
     parts += [_box(rule, jobs[rule], places[rule], stage_seconds.get(rule)) for rule in jobs]
     box = f'viewBox="-1 -1 {width + 2:.0f} {height + 2:.0f}" style="max-width: {1.4 * width:.0f}px"'
     alt = "rules: " + "; ".join(f"{a} before {b}" for a, b in edges)
@@ -89,18 +90,20 @@ def _places(layers: list[list[str]]) -> dict[str, tuple[float, float]]:
     return places
 
 
-def _edge(start: tuple[float, float], end: tuple[float, float]) -> str:
-    """A curve from the lower side of one box to the upper side of another; upwards, it leaves and enters sideways."""
+def _edge(start: tuple[float, float], end: tuple[float, float], *, both_ways: bool) -> str:
+    """A curve from the lower side of one box to the upper side of another, with an arrowhead where files arrive."""
     (x0, y0), (x1, y1) = start, end
     y0 += BOX[1]
     bend = GAPS[1] * 0.6
-    if y1 < y0:
-        side = BOX[0] / 2
-        x0, y0, x1, y1 = x0 + side, y0 - BOX[1] / 2, x1 + side, y1 + BOX[1] / 2
-        path = f"M{x0:.1f} {y0:.1f}C{x0 + bend:.1f} {y0:.1f} {x1 + bend:.1f} {y1:.1f} {x1:.1f} {y1:.1f}"
-    else:
-        path = f"M{x0:.1f} {y0:.1f}C{x0:.1f} {y0 + bend:.1f} {x1:.1f} {y1 - bend:.1f} {x1:.1f} {y1:.1f}"
-    return f'<path d="{path}" fill="none" stroke="var(--plot-ink)" stroke-opacity="0.45" stroke-width="1.2"/>'
+    path = f"M{x0:.1f} {y0:.1f}C{x0:.1f} {y0 + bend:.1f} {x1:.1f} {y1 - bend:.1f} {x1:.1f} {y1:.1f}"
+    line = f'<path d="{path}" fill="none" stroke="var(--plot-ink)" stroke-opacity="0.45" stroke-width="1.2"/>'
+    return line + _arrowhead(x1, y1, -1) + (_arrowhead(x0, y0, 1) if both_ways else "")
+
+
+def _arrowhead(x: float, y: float, direction: int) -> str:
+    """A small triangle whose tip is at (x, y); -1 points down, 1 up."""
+    base = y + 5 * direction
+    return f'<path d="M{x:.1f} {y:.1f}L{x - 3:.1f} {base:.1f}L{x + 3:.1f} {base:.1f}Z" fill="var(--plot-ink)"/>'
 
 
 def _box(rule: str, jobs: int, place: tuple[float, float], seconds: tuple[float, int] | None) -> str:

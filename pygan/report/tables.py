@@ -248,17 +248,20 @@ def stage_table(study: Study) -> Table:
 
 
 def settings_table(study: Study, colors: Mapping[str, str]) -> tuple[Table, list[tuple[str, str]]]:
-    """Return the settings in which runs differ as a table, and those they share as (key, value) pairs."""
+    """Return what each run adds to the first one, a row a run, and the settings all share as (key, value) pairs."""
     flat = {run: dict(_settings(settings or {})) for run, settings in study.runs.items()}
     keys = dict.fromkeys(key for settings in flat.values() for key in settings)
-    shared, rows = [], []
-    for key in keys:
-        values = [flat[run].get(key, NONE) for run in flat]
-        if len(set(values)) == 1:
-            shared.append((key, values[0]))
-        else:
-            rows.append((Cell(text=key), *(Cell(text=value) for value in values)))
-    return Table(title="Settings", headers=("key", *flat), rows=tuple(rows)), shared
+    differing = [key for key in keys if len({settings.get(key, NONE) for settings in flat.values()}) > 1]
+    shared = [(key, next(iter(flat.values()))[key]) for key in keys if key not in differing]
+    first = next(iter(flat), None)
+    rows = []
+    for run, settings in flat.items():
+        own = [key for key in differing if run == first or settings.get(key, NONE) != flat[first].get(key, NONE)]
+        words = "; ".join(f"{key}: {settings.get(key, NONE)}" for key in own)
+        methods = next((", ".join(e.methods) for e in study.of_run(run)), "")
+        rows.append((Cell(text=run, color=colors[run]), Cell(text=methods or NONE), Cell(text=words or "nothing")))
+    headers = ("run", "methods", f"settings (of {first} those that vary, of the others what differs from {first})")
+    return Table(title="Settings", headers=headers, rows=tuple(rows) if len(flat) > 1 else ()), shared
 
 
 def data_table(study: Study) -> Table:
@@ -280,18 +283,29 @@ def data_table(study: Study) -> Table:
 
 
 def protocol_boxes(study: Study) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return, per dataset, the protocol that all its runs share, with one line per metric."""
+    """Return the protocols of each dataset, one box per judge and reference, with one line per metric."""
     boxes = []
     for dataset in study.datasets():
-        evaluation = next(e for e in study.evaluations if e.dataset == dataset)
-        skipped = {"seed", "versions"}
-        pairs = [
-            (key, str(value)) for key, value in evaluation.protocol.items() if key not in skipped and value is not None
-        ]
-        here = [e for e in study.evaluations if e.dataset == dataset]
-        pairs += {name: measured.protocol for e in here for name, measured in e.metrics.items()}.items()
-        boxes.append((dataset, pairs))
+        shared: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+        for evaluation in (e for e in study.evaluations if e.dataset == dataset):
+            for name, measured in evaluation.metrics.items():
+                shared.setdefault(tuple(_protocol(evaluation.record(name))), {})[name] = measured.protocol
+        for protocol, lines in shared.items():
+            about = dict(protocol)
+            title = (
+                dataset
+                if len(shared) == 1
+                else f"{dataset}, {about.get('network')} against {about.get('reference_split')}"
+            )
+            boxes.append((title, [*protocol, *lines.items()]))
     return boxes
+
+
+def _protocol(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield what a number has in common with the others of its table."""
+    own = {"seed", "train_seed", "versions", "judge_in_training"}
+    own |= {"n_real"} if record.get("reference_split") == "train" else set()
+    yield from ((key, str(value)) for key, value in record.items() if key not in own and value is not None)
 
 
 def _metric_header(metric: str) -> str:

@@ -6,20 +6,57 @@
 
 #include "cuda_ops.h"  // written by CMakeLists.txt
 
+#ifdef PYGAN_ON_GPU
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#endif
+
 namespace pygan::test {
 namespace {
 
+#ifdef PYGAN_ON_GPU
+
+void check(cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
+}
+
+void* new_memory(size_t bytes) {
+  void* data = nullptr;
+  check(cudaMallocManaged(&data, bytes > 0 ? bytes : 1));
+  return data;
+}
+
+void free_memory(void* data) { cudaFree(data); }
+
+#else
+
 constexpr size_t alignment = 256;
+
+void* new_memory(size_t bytes) {
+  void* data = nullptr;
+  if (posix_memalign(&data, alignment, bytes) != 0) throw std::bad_alloc();
+  return data;
+}
+
+void free_memory(void* data) { std::free(data); }
+
+#endif
 
 }  // namespace
 
 Memory::~Memory() {
-  for (const Tensor& tensor : tensors_) std::free(tensor.data);
+  for (const Tensor& tensor : tensors_) free_memory(tensor.data);
+}
+
+void Memory::finish() {
+#ifdef PYGAN_ON_GPU
+  check(cudaDeviceSynchronize());
+#endif
 }
 
 void* Memory::allocate(size_t bytes, bool is_output) {
-  void* data = nullptr;
-  if (posix_memalign(&data, alignment, bytes) != 0) throw std::bad_alloc();
+  void* data = new_memory(bytes);
   if (is_output) std::memset(data, 0xff, bytes);
   tensors_.push_back({static_cast<unsigned char*>(data), bytes, is_output});
   return data;

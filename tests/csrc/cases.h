@@ -47,6 +47,7 @@ class Memory {
   // Compares |got - expected| with tolerance * (1 + |expected|); NaN in got is a failure unless expected too.
   template <class T>
   void expect(const T* got, const std::vector<double>& expected, double tolerance) {
+    finish();
     for (size_t i = 0; i < expected.size(); ++i) {
       if constexpr (std::is_integral_v<T>) {
         compare(i, double(got[i]), expected[i], tolerance);
@@ -64,11 +65,14 @@ class Memory {
   // The first value that was not as expected, and how many there were; empty if there was none.
   std::string failure() const;
 
+  // Waits for the kernels. The emulator has none to wait for; on a GPU what they did wrong is thrown here.
+  static void finish();
+
   const std::vector<Tensor>& tensors() const { return tensors_; }
   size_t allowed() const { return allowed_; }
 
  private:
-  // Aligned as cudaMalloc does it, and not a byte longer than asked for.
+  // Aligned as cudaMalloc does it, and not a byte longer than asked for; on a GPU in memory that the host reads too.
   void* allocate(size_t bytes, bool is_output);
   void compare(size_t index, double got, double expected, double tolerance);
 

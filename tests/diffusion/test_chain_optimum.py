@@ -85,7 +85,7 @@ def test_many_copies_are_the_ordinary_optimum() -> None:
 @pytest.mark.parametrize("last_step", [0, 50])
 def test_where_the_chain_ends(tiles: dict[str, Tensor], last_step: int) -> None:
     """At u = 0 in training pictures; stopped before, in what is left of the noise around them, as the ordinary one."""
-    images, sigmas = tiles["train"][:200], vp_sigmas(20, last_step=last_step)
+    images, sigmas = tiles["train"][:100], vp_sigmas(20, last_step=last_step)
     x = (images.double() / 127.5 - 1).flatten(1)
     z = latents(0, torch.arange(8), 3, 32, 32)
 

@@ -1,5 +1,6 @@
 """The implementations of every operator, as a fixture."""
 
+import functools
 import importlib
 import os
 import subprocess
@@ -10,6 +11,7 @@ import emulated
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from pygan.ops import extension
 
@@ -29,6 +31,39 @@ def _register_emulated() -> None:
                 operator.register("pygan_simt")
 
 
+def _moved(x: Tensor, device: str) -> Tensor:
+    """The same bytes on another device, gaps, offset and strides included."""
+    storage = x.untyped_storage()
+    storage = storage.cuda() if device == "cuda" else storage.cpu()
+    return torch.empty(0, dtype=x.dtype, device=device).set_(storage, x.storage_offset(), x.shape, x.stride())
+
+
+def _on_the_gpu(operator: torch._ops.OpOverload) -> Callable:
+    """The CUDA kernels of an operator for tensors on the CPU; what they leave unwritten is NaN."""
+
+    def run(*inputs: object) -> object:
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True, warn_only=True)  # which fills new tensors with NaN
+        outputs = operator(*tree_map_only(Tensor, lambda x: _moved(x, "cuda"), inputs))
+        torch.use_deterministic_algorithms(before)
+        return tree_map_only(Tensor, lambda x: _moved(x, "cpu"), outputs)
+
+    return run
+
+
+@functools.cache
+def _register_cuda() -> torch.library.Library:
+    library = torch.library.Library("pygan_gpu", "FRAGMENT")
+    for name in OPERATOR_MODULES:
+        for operator in vars(importlib.import_module(f"pygan.ops.{name}")).values():
+            if isinstance(operator, extension.Operator) and "pygan_gpu" not in operator.overloads:
+                overload = operator.overloads["pygan"]
+                library.define(str(overload._schema).removeprefix("pygan::"))
+                library.impl(operator.name, _on_the_gpu(overload), "CPU")
+                operator.register("pygan_gpu")
+    return library
+
+
 @pytest.fixture
 def native() -> None:
     """Skip a test of the compiled operators where they were not built or are switched off."""
@@ -41,7 +76,7 @@ def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """Run the test once with each implementation behind the public functions.
 
     `reference` is plain PyTorch, `native` the CPU kernels, `emulated` the CUDA sources executed on the CPU, `cuda` the
-    CUDA kernels on a GPU, with every new tensor on it.
+    CUDA kernels on a GPU, to which the operands of every call are copied as they lie in memory.
     """
     if request.param != "reference":
         request.getfixturevalue("native")
@@ -49,8 +84,8 @@ def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         _register_emulated()
         monkeypatch.setattr(extension, "NAMESPACE", "pygan_simt")
     if request.param == "cuda":
-        request.addfinalizer(lambda: torch.set_default_device(None))
-        torch.set_default_device("cuda")
+        _register_cuda()
+        monkeypatch.setattr(extension, "NAMESPACE", "pygan_gpu")
 
     def use_native(x: Tensor) -> bool:
         return request.param != "reference"

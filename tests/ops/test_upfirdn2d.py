@@ -301,8 +301,6 @@ def test_autocast_keeps_the_dtype(implementation: str) -> None:
     ],
 )
 def test_errors_are_sentences(implementation: str, arguments: dict[str, Any], sentence: str) -> None:
-    if implementation == "cuda":
-        pytest.skip("the tensors of this test are on the CPU")
     with pytest.raises(ValueError, match=f"^upfirdn2d: {sentence}"):
         upfirdn2d(**{"x": torch.ones(1, 1, 4, 4), "f": torch.ones(2, 2), **arguments})
 

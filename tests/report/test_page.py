@@ -1,5 +1,6 @@
 """The stage on a made-up study: what stands in the page and in the summary."""
 
+import io
 import json
 import re
 import subprocess
@@ -11,13 +12,15 @@ from typing import Any
 
 import pytest
 from made_up_study import CLAIMS, FD, RUNS, SEEDS, study_config, write_study
+from PIL import Image
 
 from pipeline.report import main
 from pygan.errors import DataError, MissingInput
 from pygan.report.collect import collect
-from pygan.report.page import render
+from pygan.report.page import _compact, render
 from pygan.report.sentences import headlines
 from pygan.report.summary import summary
+from pygan.report.tables import settings_table
 
 
 class Page(HTMLParser):
@@ -187,3 +190,23 @@ def test_the_report_never_imports_torch() -> None:
     code = "import sys, pipeline.report, pygan.report.page, pygan.report.summary; assert 'torch' not in sys.modules"
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_pictures_lose_only_repeated_pixels(tmp_path: Path) -> None:
+    small = Image.frombytes("RGB", (6, 4), bytes(range(72)))
+    small.resize((24, 16), Image.Resampling.NEAREST).save(tmp_path / "large.png")
+    found = Image.open(io.BytesIO(_compact(tmp_path / "large.png")))
+    assert found.size == small.size and found.tobytes() == small.tobytes()
+    upper = Image.open(io.BytesIO(_compact(tmp_path / "large.png", upper_half=True)))
+    assert upper.tobytes() == small.crop((0, 0, 6, 2)).tobytes()
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(ValueError, match=r"text\.png: not a picture"):
+        _compact(tmp_path / "text.png")
+
+
+def test_runs_are_told_by_what_differs_from_the_first(config: dict[str, Any]) -> None:
+    table, shared = settings_table(collect(config, {}), dict.fromkeys(RUNS, ""))
+    words = {row[0].text: row[2].text for row in table.rows}
+    assert words["diffaug"] == "augment: diffaug, policy color translation cutout"
+    assert "augment: none" in words["base"] and "ticket: lottery, found_in diffaug" in words["ticket"]
+    assert ("loss", "hinge") in shared and not any(key == "augment" for key, _ in shared)

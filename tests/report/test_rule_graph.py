@@ -25,7 +25,7 @@ def test_boxes_have_jobs_and_seconds() -> None:
     graph = {"jobs": {"data": 1, "train": 12, "select": 2}, "edges": [*EDGES, ["train", "train"]]}
     plot = rule_graph(graph, {"train": (600.0, 12)})
     svg = ElementTree.fromstring(plot.svg)
-    assert len(svg.findall("rect")) == 3 and len(svg.findall("path")) == 2
+    assert len(svg.findall("rect")) == 3 and len(svg.findall("path")) == 2 * 2  # two curves with their arrowheads
     assert "12 jobs, 10 min 00 s" in plot.svg and "1 job<" in plot.svg
     assert "data before train" in plot.alt
     left, top, width, height = (float(x) for x in re.search(r'viewBox="([^"]+)"', plot.svg)[1].split())

@@ -7,7 +7,12 @@ rule prepare_data:
         train=f"{RESULTS}/data/{{dataset}}/train.lmdb",
         validation=f"{RESULTS}/data/{{dataset}}/validation.lmdb",
         test=f"{RESULTS}/data/{{dataset}}/test.lmdb",
-        contact_sheet=f"{RESULTS}/data/{{dataset}}/contact_sheet.png",
+        contact_sheet=report(
+            f"{RESULTS}/data/{{dataset}}/contact_sheet.png",
+            caption="../report/contact_sheet.rst",
+            category="Data",
+            labels={"data set": "{dataset}"},
+        ),
     log:
         f"{LOGS}/prepare_data/{{dataset}}.log",
     benchmark:

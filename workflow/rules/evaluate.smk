@@ -26,7 +26,12 @@ rule evaluate:
     input:
         unpack(lambda wc: evaluate_input(wc.run, wc.seed)),
     output:
-        metrics=f"{RESULTS}/evaluate/{{run}}/seed{{seed}}/metrics.json",
+        metrics=report(
+            f"{RESULTS}/evaluate/{{run}}/seed{{seed}}/metrics.json",
+            caption="../report/metrics.rst",
+            category="Metrics",
+            labels={"run": "{run}", "seed": "{seed}"},
+        ),
         neighbors=(
             [f"{RESULTS}/evaluate/{{run}}/seed{{seed}}/neighbors.png"]
             if SEES_TRAINING

@@ -52,8 +52,16 @@ rule report:
         theory=[f"{RESULTS}/theory/theory.json"] if config["theory"] else [],
         template=local(TEMPLATE),
     output:
-        page=f"{RESULTS}/report/index.html",
-        summary=f"{RESULTS}/report/summary.json",
+        page=report(
+            f"{RESULTS}/report/index.html",
+            caption="../report/page.rst",
+            category="Report",
+        ),
+        summary=report(
+            f"{RESULTS}/report/summary.json",
+            caption="../report/summary.rst",
+            category="Report",
+        ),
     log:
         f"{LOGS}/report.log",
     localrule: True

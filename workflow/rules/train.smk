@@ -19,7 +19,15 @@ for job in JOBS:
             run=f"{RESULTS}/train/{job}/seed{{seed}}/run.json",
             stats=f"{RESULTS}/train/{job}/seed{{seed}}/stats.jsonl",
             snapshots=snapshots(job, "{seed}", nimgs_of(job)),
-            samples=snapshots(job, "{seed}", nimgs_of(job), "png"),
+            samples=[
+                *snapshots(job, "{seed}", nimgs_of(job)[:-1], "png"),
+                report(
+                    snapshots(job, "{seed}", nimgs_of(job)[-1:], "png"),
+                    caption="../report/samples.rst",
+                    category="Samples",
+                    labels={"training": job, "seed": "{seed}"},
+                ),
+            ],
         log:
             f"{LOGS}/train/{job}_seed{{seed}}.log",
         benchmark:
