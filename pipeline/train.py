@@ -13,7 +13,8 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         spec: `config` holds the run's fields of the study file, its name `run`, its `seed` and `frozen`, the networks
             that the probe chose.
         inputs: `manifest`, `train` and `validation` stores; where the run asks for them `init` (a snapshot to start
-            from; several: `selected` says which), `mask` and `probe`.
+            from; several: `selected` says which), `mask`, `probe` and `transfer` (a snapshot of which
+            the networks take what fits).
         out: gets `run.json`, `stats.jsonl` and `snapshots/<nimg>.{safetensors,png}`; checkpoints go beside it.
     """
     from pipeline.training_job import TrainingJob
@@ -21,6 +22,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.pruning.masks import as_masks, sparsity
     from pygan.training.assemble import assemble, methods
     from pygan.training.gan import train
+    from pygan.training.init_from import transfer
 
     job = TrainingJob(spec, inputs)
     masks = {}
@@ -28,6 +30,8 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         masks = as_masks(read_tensors(inputs["mask"][0])[0], str(inputs["mask"][0]))
     frozen = tuple(_frozen(item, job.config["seed"]) for item in job.config["frozen"])
     run, indices = assemble(job.config, frozen=frozen, masks=masks, **job.material())
+    if "transfer" in inputs:
+        print(transfer(run, inputs["transfer"][0]), flush=True)
     result = train(run, job.training, state_dir=out.parent / "state", out_dir=out, ranks=job.ranks)
     job.write_record(
         out,

@@ -133,6 +133,9 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="Of the processor.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
     allow_upscale: Annotated[bool, typer.Option("--allow-upscale", help="Enlarge smaller pictures.")] = False,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Begin with the networks of a snapshot or training, as far as they fit.")
+    ] = None,
 ) -> None:
     """Train on your own pictures and measure the result; the same command continues after an interruption."""
     from pygan.allocator import set_allocator
@@ -153,8 +156,20 @@ def train(
         threads=threads,
         skip_bad=skip_bad,
         allow_upscale=allow_upscale,
+        init_from=init_from,
     )
     train_folder(settings, tqdm.write)
+
+
+@app.command()
+@_spoken
+def advise(data: Annotated[Path, typer.Argument(help="Folder or .zip of pictures, or a prepared data set.")]) -> None:
+    """Look at pictures and recommend a setting to train with, with the reasons."""
+    import torch
+
+    from pygan.advise import advise as advice
+
+    typer.echo(advice(data, "cuda" if torch.cuda.is_available() else "cpu"))
 
 
 _Snapshot = Annotated[Path, typer.Argument(help="A snapshot, or the folder of a training (its newest snapshot).")]

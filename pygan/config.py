@@ -110,6 +110,9 @@ class Run:
     """Budget, optimizers, average and records."""
     continues: Continues | None = None
     """Where to start; null: from the initialization that the seed draws."""
+    init_from: str | None = None
+    """Snapshot file of another study, or one that `pygan import-nvlabs` wrote: networks begin with what fits by name
+    and shape, the same for every seed; optimizers and the count of pictures begin anew. null: nothing is taken over."""
     ticket: Pruner | None = None
     """Train a pruned generator; null: a dense one."""
 
@@ -308,6 +311,8 @@ def check_files(study: Study) -> None:
             pictures = dataset.source.build(Context(resolution=dataset.resolution, channels=dataset.channels))
             check_labels(study, name, pictures.class_names)
     for name, run in study.runs.items():
+        if run.init_from is not None and not Path(run.init_from).is_file():
+            raise MissingInput(f"runs.{name}.init_from: {run.init_from}: no such file")
         if getattr(run.ticket, "path", None) is not None:
             _check_mask_file(f"runs.{name}.ticket.path", Path(run.ticket.path), run, study.datasets[run.dataset])
 

@@ -91,7 +91,7 @@ def _check_family(name: str, run: Run) -> None:
         )
     if len(run.discriminators) > 1 or run.discriminators[0].kind != "plain":
         raise ConfigError(f"{key}.discriminators: {kind} is a denoiser, which has none: leave the key out")
-    for field in ("regularizers", "ticket"):
+    for field in ("regularizers", "ticket", "init_from"):
         if getattr(run, field):
             raise ConfigError(f"{key}.{field}: {kind} is a denoiser, expected the key to be left out")
     if run.augment is not None and labels is None:
@@ -229,6 +229,10 @@ def _check_heads_alone(name: str, run: Run, aided: Any) -> None:
 def _check_start(study: Study, name: str, run: Run) -> None:
     """Check `continues` and `ticket`: the other run fits and has the snapshot."""
     starts: list[tuple[str, str, int]] = []
+    if run.init_from is not None:
+        for other in ("continues", "ticket"):
+            if getattr(run, other) is not None:
+                raise ConfigError(f"runs.{name}.init_from: a run with `{other}` has another start already")
     if run.continues is not None:
         starts.append((f"runs.{name}.continues.run", run.continues.run, _start_nimg(run)))
     if run.ticket is not None:
@@ -249,7 +253,7 @@ def _check_start(study: Study, name: str, run: Run) -> None:
     if run.continues is None:
         return
     before = study.runs[run.continues.run]
-    if run.continues.nimg == 0 and not _has_untrained(before):
+    if run.continues.nimg == 0 and not _writes_its_start(before):
         raise ConfigError(f"runs.{name}.continues.nimg: {run.continues.run} lists no snapshot at 0 images: add it")
 
 
@@ -353,9 +357,14 @@ def _start_nimg(run: Run) -> int:
     return run.ticket.rewind_nimg if run.ticket is not None else 0
 
 
+def _writes_its_start(run: Run) -> bool:
+    """Whether a run writes its networks before the first step."""
+    return 0 in run.training.snapshots and run.continues is None and _start_nimg(run) == 0
+
+
 def _has_untrained(run: Run) -> bool:
     """Whether a run writes its networks as they were drawn."""
-    return 0 in run.training.snapshots and run.continues is None and _start_nimg(run) == 0
+    return _writes_its_start(run) and run.init_from is None
 
 
 def _check_no_cycle(study: Study, name: str) -> None:

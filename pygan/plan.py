@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 PREPARE, METRICS, PROBE, PRUNE, THEORY, REPORT = 5.0, 10.0, 8.0, 1.0, 60.0, 20.0
 """Seconds beside the start of the process and the judge's pictures: to decode a packaged data set, to compute the
-metrics from features, to train linear probes per network, to prune, to compute the theory, to draw the report."""
+metrics of a judge, to train linear probes per network, to prune, to compute the theory, to draw the report."""
 PICTURES = 3_000
 """Real pictures of a data set that is not prepared yet."""
 STAGES = (
@@ -41,6 +42,8 @@ STAGES = (
     "report",
 )
 """In the order in which they are shown."""
+_NOT_ITS_STEP = ("continues", "init_from", "ticket", "subset", "dataset")
+"""Keys of a run that do not decide the time of its step."""
 _STEPS = 8
 """Measured at least; as many come before, in which caches warm up."""
 
@@ -51,8 +54,8 @@ class Speeds:
 
     start: float
     """Seconds until a process has imported everything."""
-    judged: float
-    """Pictures per second through the network that judges."""
+    judged: tuple[float, ...]
+    """Pictures per second through the network of every judge; empty: there is none."""
     step: dict[str, float]
     """Run -> seconds of a training step."""
 
@@ -153,16 +156,15 @@ def plan(study: "Study", speeds: Speeds, cores: int, results: Path | None = None
 def _jobs(study: "Study", speeds: Speeds, results: Path | None) -> Iterator[Job]:
     seeds, start = len(study.seeds), speeds.start
 
-    def judging(pictures: int) -> float:
-        return start + pictures / speeds.judged
-
-    judges = [study.evaluate, *study.evaluate.also] if study.evaluate else []
-    judged = sum(judge.n_gen or study.evaluate.n_gen for judge in judges)
-    subjects = ("untrained", "pca_gaussian", "copycat")
+    judges = [] if study.evaluate is None else [study.evaluate, *study.evaluate.also]
+    measured = start + sum(
+        METRICS + (judge.n_gen or study.evaluate.n_gen) / rate
+        for judge, rate in zip(judges, speeds.judged, strict=True)
+    )
     for dataset in study.datasets:
         yield Job(stage="prepare_data", name=f"prepare_data {dataset}", n=1, seconds=start + PREPARE)
     for dataset in _judged_datasets(study):
-        pictures = judging(_pictures(results, dataset))
+        pictures = start + mean(_pictures(results, dataset) / rate for rate in speeds.judged)
         yield Job(stage="reference", name=f"reference {dataset}", n=len(judges), seconds=pictures)
     for run, settings in study.runs.items():
         training = settings.training
@@ -175,14 +177,14 @@ def _jobs(study: "Study", speeds: Speeds, results: Path | None) -> Iterator[Job]
         if rounds:
             yield Job(stage="prune_round", name=f"prune_round {run}", n=seeds * rounds, seconds=start + PRUNE)
         competing = min(study.select.candidates, len(_own_snapshots(settings))) * study.select.n_gen
-        yield Job(stage="select", name=f"select {run}", n=seeds, seconds=judging(competing))
-        yield Job(stage="evaluate", name=f"evaluate {run}", n=seeds, seconds=judging(judged) + METRICS)
-    for anchor in subjects:
+        yield Job(stage="select", name=f"select {run}", n=seeds, seconds=start + competing / speeds.judged[0])
+        yield Job(stage="evaluate", name=f"evaluate {run}", n=seeds, seconds=measured)
+    for anchor in ("untrained", "pca_gaussian", "copycat"):
         if getattr(study.anchors, anchor) is not None:
-            measured = judging(0 if anchor == "copycat" else judged) + METRICS
-            yield Job(stage="anchor", name=f"anchor {anchor}", n=seeds, seconds=measured)
+            seconds = start + METRICS * len(judges) if anchor == "copycat" else measured
+            yield Job(stage="anchor", name=f"anchor {anchor}", n=seeds, seconds=seconds)
     if study.anchors.real is not None:
-        yield Job(stage="anchor", name="anchor_real", n=1, seconds=start + METRICS)
+        yield Job(stage="anchor", name="anchor_real", n=1, seconds=start + METRICS * len(judges))
     if study.theory is not None:
         yield Job(stage="theory", name="theory", n=1, seconds=start + THEORY)
     yield Job(stage="report", name="report", n=1, seconds=REPORT)
@@ -251,8 +253,8 @@ def _recorded(results: Path) -> dict[str, float]:
     """Return name -> seconds of the longest job of that name, as Snakemake's benchmark tables have it."""
     found: dict[str, list[float]] = defaultdict(list)
     for path in (results / "benchmarks").glob("*/*.tsv"):
-        subject = re.sub(r"(_judge\d+|_seed\d+(_round\d+)?)$", "", path.stem)
         stage = path.parent.name
+        subject = re.sub(r"_judge\d+$|_seed\d+(_round\d+)?$", "", path.stem)
         name = {"anchor real": "anchor_real", "theory theory": "theory"}.get(f"{stage} {subject}", f"{stage} {subject}")
         with path.open(encoding="utf-8", newline="") as file:
             found[name] += [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
@@ -285,11 +287,12 @@ def measure(study: "Study", cores: int, say: Callable[[str], None]) -> Speeds:
         cores, mp_context=get_context("spawn"), initializer=_begin, initargs=(study.threads,)
     ) as pool:
         ready = pool.submit(_ready)
-        judged = pool.submit(_judged_per_second, values["evaluate"]["network"]) if study.evaluate else None
+        judges = [] if study.evaluate is None else [values["evaluate"], *values["evaluate"]["also"]]
+        judged = [pool.submit(_judged_per_second, judge["network"]) for judge in judges]
         steps = dict(zip(distinct, pool.map(_step_seconds, distinct.values()), strict=True))
         return Speeds(
             start=ready.result() - asked,
-            judged=judged.result() if judged else 1.0,
+            judged=tuple(rate.result() for rate in judged),
             step={run: steps[json.dumps(case, sort_keys=True)] for run, case in cases.items()},
         )
 
@@ -301,7 +304,7 @@ def _case(values: dict[str, Any], run: str) -> dict[str, Any]:
     aided = next((d for d in settings["discriminators"] if d["kind"] == "vision_aided" and not d["networks"]), None)
     training = {k: v for k, v in settings["training"].items() if not k.endswith("nimg") and k != "snapshots"}
     return {
-        **{key: value for key, value in settings.items() if key not in ("continues", "ticket", "subset", "dataset")},
+        **{key: value for key, value in settings.items() if key not in _NOT_ITS_STEP},
         "training": training,
         "resolution": dataset["resolution"],
         "channels": dataset["channels"],
@@ -344,10 +347,7 @@ def _judged_per_second(network: dict[str, Any], n: int = 128) -> float:
 
 def _step_seconds(case: dict[str, Any]) -> float:
     """Return the seconds of a step of a run, its own loop training it on noise."""
-    from pygan.context import Context
-    from pygan.spec import load_spec, parse
-    from pygan.training.assemble import assemble
-    from pygan.training.gan import train
+    from pygan.spec import parse
     from pygan.training.spec import TrainingSpec
 
     per_step = case["training"]["batch"] * case["training"]["d_steps"]
@@ -355,17 +355,32 @@ def _step_seconds(case: dict[str, Any]) -> float:
     nimg = per_step * max(_STEPS, min(lazy, 2 * _STEPS))
     lengths = {"total_nimg": 2 * nimg, "snapshots": [2 * nimg], "tick_nimg": nimg, "checkpoint_nimg": 2 * nimg}
     spec = parse(TrainingSpec, case["training"] | lengths | {"ema_start_nimg": 0}, "training")
-    frozen = [load_spec("pygan.features", entry, "bank").build(Context(resolution=0)) for entry in case["frozen"]]
-    for network in frozen:
-        network.separable = True
     noise = _Noise(256, case["resolution"], case["channels"])
     names = [f"class {label}" for label in range(noise.classes)]
     config = case | {"seed": 0, "subset": None, "ticket": None, "continues": None}
-    run, _ = assemble(config, store=noise, held_out=noise, class_names=names, frozen=tuple(frozen))
+    train, run = _assembled(config, store=noise, held_out=noise, class_names=names)
     with TemporaryDirectory() as folder:
         train(run, spec, state_dir=Path(folder, "state"), out_dir=Path(folder))
         last = Path(folder, "stats.jsonl").read_text().splitlines()[-1]
     return per_step / json.loads(last)["img_per_sec"]
+
+
+def _assembled(config: dict[str, Any], **material: Any) -> tuple[Callable[..., dict[str, Any]], Any]:
+    """Return the loop of a run and the run: those of a denoiser where the loss is a mapping."""
+    if isinstance(config["loss"], dict):
+        from pygan.training.assemble_denoiser import assemble
+        from pygan.training.diffusion import train
+
+        return train, assemble(config, **material)[0]
+    from pygan.context import Context
+    from pygan.spec import load_spec
+    from pygan.training.assemble import assemble
+    from pygan.training.gan import train
+
+    frozen = [load_spec("pygan.features", entry, "bank").build(Context(resolution=0)) for entry in config["frozen"]]
+    for network in frozen:
+        network.separable = True
+    return train, assemble(config, frozen=tuple(frozen), **material)[0]
 
 
 class _Noise:

@@ -236,12 +236,21 @@ def load(path: str | Path) -> Model:
         MissingInput: there is no such file, or no snapshot in the folder.
         DataError: the file is not a readable snapshot, or its weights are not finite.
     """
-    path = Path(path)
+    return Model(snapshot_path(Path(path)))
+
+
+def snapshot_path(path: Path) -> Path:
+    """Return the snapshot that a path stands for: itself, or of a training folder the selected or newest one.
+
+    Raises:
+        MissingInput: there is no such file, or no snapshot in the folder.
+        DataError: the folder does not say which snapshot was selected.
+    """
     if path.is_dir():
         path = _snapshot_of(path)
     if not path.is_file():
         raise MissingInput(f"{path}: no such file")
-    return Model(path)
+    return path
 
 
 def _snapshot_of(folder: Path) -> Path:

@@ -40,11 +40,12 @@ from pygan.features.frozen import FrozenNetwork
 from pygan.lock import held
 from pygan.metrics.base import extract, measure, network_spec, protocol_record
 from pygan.metrics.selection import select
-from pygan.recipes import budget, recipe
-from pygan.sampling import load, load_generator, sample, save_grid
+from pygan.recipes import FEW, budget, recipe
+from pygan.sampling import load, load_generator, sample, save_grid, snapshot_path
 from pygan.spec import load_spec, parse
 from pygan.training.assemble import assemble, methods
 from pygan.training.gan import train
+from pygan.training.init_from import read_snapshot, transfer
 from pygan.training.material import Batch
 from pygan.training.spec import TrainingSpec
 
@@ -83,10 +84,13 @@ class Settings:
     """Leave unreadable pictures out instead of stopping."""
     allow_upscale: bool = False
     """Enlarge pictures that are smaller than the resolution."""
+    init_from: Path | None = None
+    """Snapshot, or folder of a training, whose networks this one begins with as far as they fit; None: as drawn."""
 
     def plain(self) -> dict[str, Any]:
         """Return the settings ready for JSON, without `out`, by the names of the command line."""
         values = asdict(self) | {"pictures": str(self.pictures.resolve())}
+        values["init_from"] = None if self.init_from is None else str(self.init_from.resolve())
         return {name.replace("_", "-"): value for name, value in values.items() if name != "out"}
 
 
@@ -156,10 +160,11 @@ def _plan(settings: Settings, say: Say) -> dict[str, Any]:
 
 def _check_same(settings: Settings, plan: dict[str, Any]) -> None:
     for name, value in settings.plain().items():
-        if value != plan["settings"][name]:
+        before = plan["settings"].get(name)
+        if value != before:
             raise ConfigError(
-                f"--{name}: got {value}, but {settings.out} was started with {plan['settings'][name]}; give it again, "
-                "or name another --out"
+                f"--{name}: got {value}, but {settings.out} was started with {before}; give it again, or name another "
+                "--out"
             )
     if settings.pictures.exists() and _digest(settings) != plan["digest"]:
         raise ConfigError(
@@ -176,8 +181,11 @@ def _first_plan(settings: Settings) -> dict[str, Any]:
     device = _device().type
     recipe(1, settings.resolution or 16, name=settings.recipe)  # a wrong name is found before pictures are decoded
     digest = _digest(settings)
+    source = None if settings.init_from is None else _source(settings.init_from)
     found = folder.survey(str(settings.pictures))
-    resolution, why = _resolution(settings, found.sizes, device)
+    resolution, why = choose_resolution(found.sizes, fit=settings.fit, asked=settings.resolution, device=device)
+    if source and settings.resolution is None:
+        resolution, why = source["context"]["resolution"], "that of --init-from"
     manifest = _prepare(settings, resolution, found)
     counts = {split: entry["n"] for split, entry in manifest["splits"].items()}
     if min(counts.values()) < 2:
@@ -185,10 +193,15 @@ def _first_plan(settings: Settings) -> dict[str, Any]:
     of_classes = dict(zip(manifest["class_names"], manifest["splits"]["train"]["counts"], strict=True))
     empty = [name for name, count in of_classes.items() if not count]
     num_classes = 0 if empty else len(of_classes)
-    chosen = recipe(counts["train"], resolution, num_classes=num_classes, name=settings.recipe, device=device)
+    name = settings.recipe or (_recipe_of(source, counts["train"]) if source else None)
+    chosen = recipe(counts["train"], resolution, num_classes=num_classes, name=name, device=device)
+    if source:
+        chosen.run["base"] = source["base"] | {"conditional": chosen.run["base"]["conditional"]}
     config = _config(settings, chosen.run)
     training = config["training"]
     reasons = dict(chosen.reasons)
+    if source:
+        reasons["base"] = f"that of --init-from {source['snapshot']}, whose networks this training begins with"
     if empty:
         reasons["base.conditional"] = f"the class {empty[0]} has no picture left to train with"
     if settings.kimg is not None:
@@ -209,24 +222,57 @@ def _first_plan(settings: Settings) -> dict[str, Any]:
         "digest": digest,
         "recipe": chosen.name,
         "reasons": reasons,
+        "init_from": source and source["snapshot"],
         "config": config,
         "text": text,
     }
 
 
-def _resolution(settings: Settings, sizes: list[tuple[int, int]], device: str) -> tuple[int, str]:
-    """Return the side of the pictures and why: a power of two that nine of ten pictures have."""
-    if settings.resolution is not None:
-        return settings.resolution, "as asked for"
+def _source(path: Path) -> dict[str, Any]:
+    """Return base network and context of the snapshot that --init-from stands for, and the file as `snapshot`."""
+    snapshot = snapshot_path(path)
+    _, metadata = read_snapshot(snapshot)
+    if not {"base", "context"} <= metadata.keys():
+        raise DataError(f"--init-from: {snapshot} does not describe its networks, expected a training snapshot")
+    return {"base": metadata["base"], "context": metadata["context"], "snapshot": str(snapshot.resolve())}
+
+
+def _recipe_of(source: dict[str, Any], n_images: int) -> str:
+    """Return the recipe for the base network of a snapshot."""
+    kind = source["base"]["kind"]
+    names = {"dcgan": "small", "sngan": "residual", "stylegan2": "low_shot" if n_images < FEW else "auto"}
+    if kind not in names:
+        raise ConfigError(
+            f"--init-from: no recipe trains a {kind}, expected one of {', '.join(names)} (`init_from` of a study can)"
+        )
+    return names[kind]
+
+
+def choose_resolution(sizes: list[tuple[int, int]], *, fit: Fit, asked: int | None, device: str) -> tuple[int, str]:
+    """Return the side of the pictures and why: a power of two that nine of ten pictures have.
+
+    Args:
+        sizes: width and height of pictures.
+        fit: how a picture becomes square.
+        asked: the side that was asked for; None: none was.
+        device: `cpu`, or a kind of GPU.
+    """
+    if asked is not None:
+        return asked, "as asked for"
     if not sizes:
         return 32, "no picture could be read"
-    side = max if settings.fit == "pad" else min
+    side = max if fit == "pad" else min
     common = sorted(side(size) for size in sizes)[len(sizes) // 10]
     largest = _LARGEST.get(device, 256)
     why = f"nine of ten pictures have {common} or more"
     if common >= 2 * largest:
         return largest, f"{why}, and more takes long on this device: --resolution asks for it"
     return max(1 << (common.bit_length() - 1), 16), why
+
+
+def held_out_share(n: int) -> float:
+    """Return the share of n pictures to choose by, and as much to measure by: small sets hold out more."""
+    return min(0.25, max(0.1, 10 / max(n, 1)))
 
 
 def _prepare(settings: Settings, resolution: int, found: folder.Survey) -> dict[str, Any]:
@@ -244,8 +290,7 @@ def _prepare(settings: Settings, resolution: int, found: folder.Survey) -> dict[
                 f"{listed}: repair them, or leave them out with --skip-bad"
             )
 
-    # Small sets hold out more, so that there is something to measure by.
-    held_out = min(0.25, max(0.1, 10 / max(found.n, 1)))
+    held_out = held_out_share(found.n)
     source = folder.Spec(
         path=str(settings.pictures),
         fit=settings.fit,
@@ -297,6 +342,9 @@ def _train(out: Path, plan: dict[str, Any], say: Say) -> None:
         class_names=read_manifest(manifest)["class_names"],
         device=_device(),
     )
+    begun = any(".tmp-" not in path.name for path in (out / "state").glob("*"))
+    if plan.get("init_from") and not begun:
+        say(transfer(run, Path(plan["init_from"])))
     run.batch = _timed(run.batch, training.total_nimg, say)
     with _signals_restored():
         result = train(run, training, state_dir=out / "state", out_dir=out)

@@ -13,7 +13,7 @@ from pygan.config import Study, check_combinations, parse_study
 from pygan.plan import METRICS, PREPARE, PROBE, PRUNE, REPORT, Speeds, plan, text
 
 ROOT = Path(__file__).resolve().parents[1]
-SPEEDS = Speeds(start=2.0, judged=100.0, step={"base": 0.1, "ticket": 0.1, "vision_aided": 0.3})
+SPEEDS = Speeds(start=2.0, judged=(100.0,), step={"base": 0.1, "ticket": 0.1, "vision_aided": 0.3})
 
 
 @pytest.fixture
@@ -66,17 +66,29 @@ def test_earlier_times_come_first_except_those_of_trainings(study: Study, tmp_pa
         "evaluate/base_seed0.tsv": 1,
         "evaluate/base_seed1.tsv": 17,
         "anchor/real.tsv": 4,
+        "reference/land_judge0.tsv": 8,
+        "reference/land_judge1.tsv": 6,
         "prune_round/ticket_seed0_round1.tsv": 5,
     }.items():
         table = tmp_path / "benchmarks" / path
         table.parent.mkdir(parents=True, exist_ok=True)
         table.write_text(f"s\th:m:s\n{seconds}\t0:00:00\n")
+    jobs = {job.name: job.seconds for job in plan(study, SPEEDS, 2, tmp_path).jobs}
+    assert (jobs["evaluate base"], jobs["anchor_real"], jobs["prune_round ticket"]) == (17, 4, 5)
+    assert jobs["train_base"] == pytest.approx(2 + 4) and jobs["reference land"] == 8
+
+
+def test_the_size_of_a_prepared_data_set_and_every_judge_count(tmp_path: Path) -> None:
+    values = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    also = {"network": {"kind": "efficientnet_lite0"}, "metrics": [{"kind": "kid"}], "n_gen": 50, "shared": True}
+    values["evaluate"]["also"] = [also]
     manifest = tmp_path / "data/land/manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text(json.dumps({"splits": {"train": {"n": 400}, "test": {"n": 100}}}))
-    jobs = {job.name: job.seconds for job in plan(study, SPEEDS, 2, tmp_path).jobs}
-    assert (jobs["evaluate base"], jobs["anchor_real"], jobs["prune_round ticket"]) == (17, 4, 5)
-    assert jobs["train_base"] == pytest.approx(2 + 4) and jobs["reference land"] == 2 + 500 / 100
+    speeds = Speeds(start=2.0, judged=(100.0, 10.0), step=SPEEDS.step)
+    jobs = {job.name: (job.n, job.seconds) for job in plan(parse_study(values), speeds, 2, tmp_path).jobs}
+    assert jobs["reference land"] == (2, 2 + (5 + 50) / 2)
+    assert jobs["evaluate base"] == (1, 2 + METRICS + 1 + METRICS + 5)
 
 
 def test_the_words(study: Study) -> None:
@@ -126,4 +138,4 @@ def test_this_machine_is_measured_by_processes(study: Study) -> None:
     speeds = planning.measure(study, 2, said.append)
     assert said == ["measuring 3 kinds of training step on this machine ..."]
     assert set(speeds.step) == set(study.runs)
-    assert speeds.start > 0 and speeds.judged > 0 and all(seconds > 0 for seconds in speeds.step.values())
+    assert speeds.start > 0 and speeds.judged[0] > 0 and all(seconds > 0 for seconds in speeds.step.values())

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 import pygan
 from pygan import assets, train_folder
+from pygan.checkpoint import read_tensors, write_tensors
 from pygan.cli import app
 from pygan.data.manifest import read_manifest
-from pygan.errors import ConfigError, DataError, MissingInput, TryAgain
+from pygan.errors import ConfigError, DataError, MissingInput, PyganError, TryAgain
 from pygan.lock import held
 from pygan.recipes import recipe
 from pygan.train_folder import Settings
@@ -210,11 +212,56 @@ def test_every_rejected_file_is_listed_with_its_reason(judged, tmp_path):
         ("crop", [], "cpu", 32),
     ],
 )
-def test_the_resolution_is_what_nine_of_ten_pictures_have(tmp_path, fit, sizes, device, expected):
-    settings = Settings(pictures=tmp_path, out=tmp_path, fit=fit)
-    assert train_folder._resolution(settings, sizes, device)[0] == expected
-    asked = Settings(pictures=tmp_path, out=tmp_path, fit=fit, resolution=128)
-    assert train_folder._resolution(asked, sizes, device)[0] == 128
+def test_the_resolution_is_what_nine_of_ten_pictures_have(fit, sizes, device, expected):
+    assert train_folder.choose_resolution(sizes, fit=fit, asked=None, device=device)[0] == expected
+    assert train_folder.choose_resolution(sizes, fit=fit, asked=128, device=device)[0] == 128
+
+
+def test_a_training_begins_with_the_networks_of_another_one(pictures, judged, tmp_path, monkeypatch):
+    """Transfer takes what fits and begins anew; going on with a folder is another thing and takes all of it."""
+    said: list[str] = []
+    first = Settings(pictures=pictures, out=tmp_path / "first", kimg=KIMG, seed=3)
+    train_folder.train_folder(first, said.append)
+    selected = json.loads((first.out / "selected.json").read_text())["snapshot"]
+    source, _ = read_tensors(first.out / "snapshots" / selected)
+
+    second = replace(first, out=tmp_path / "second", seed=4, init_from=first.out)
+    with monkeypatch.context() as patch:
+        interrupt_at(64, patch)
+        with pytest.raises(TryAgain):
+            train_folder.train_folder(second, said.append)
+    plan = json.loads((second.out / "plan.json").read_text())
+    assert plan["init_from"] == str((first.out / "snapshots" / selected).resolve())
+    assert plan["reasons"]["base"].startswith("that of --init-from")
+    assert "that of --init-from" in plan["text"] and plan["config"]["base"]["g_channels"] == 4
+    start, metadata = read_tensors(second.out / "snapshots" / "000000000.safetensors")
+    assert metadata["nimg"] == 0
+    assert all(torch.equal(start[k], v) for k, v in source.items() if k.startswith("G."))
+    assert sum("took " in line for line in said) == 1
+
+    # The interrupted run goes on from its own checkpoint; without --init-from it is another run
+    with pytest.raises(ConfigError, match=r"--init-from: got None, but .*second was started with .*first"):
+        train_folder.train_folder(replace(second, init_from=None), said.append)
+    (first.out / "snapshots" / selected).rename(tmp_path / "moved")
+    train_folder.train_folder(second, said.append)
+    assert sum("took " in line for line in said) == 1
+    assert json.loads((second.out / "run.json").read_text())["nimg"] == 128
+
+
+def test_what_a_training_cannot_begin_with(pictures, tmp_path):
+    def refusal(path) -> Exception:
+        with pytest.raises(PyganError) as caught:
+            train_folder._plan(Settings(pictures=pictures, out=tmp_path / "run", init_from=path), print)
+        return caught.value
+
+    assert refusal(tmp_path / "none").exit_code == 66
+    bare = tmp_path / "bare.safetensors"
+    write_tensors(bare, {"G.a": torch.zeros(1)})
+    assert "does not describe its networks" in str(refusal(bare))
+    other = tmp_path / "other.safetensors"
+    write_tensors(other, {"G.a": torch.zeros(1)}, {"base": {"kind": "biggan"}, "context": {"resolution": 16}})
+    assert refusal(other).exit_code == 78
+    assert not (tmp_path / "run" / "plan.json").exists()
 
 
 def test_the_time_is_estimated_from_the_first_steps(monkeypatch):

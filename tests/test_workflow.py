@@ -258,6 +258,22 @@ def test_a_new_run_runs_alone(study: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_file_to_begin_with_is_an_input_whose_content_counts(study: Path) -> None:
+    values = configuration(study)
+    values["runs"]["transferred"] = values["runs"]["base"] | {"init_from": "other's network.safetensors"}
+    configure(study, values)
+    network = study / "other's network.safetensors"
+    network.write_text("one")
+    try:
+        output = snakemake(study, "--dry-run", "--printshellcmds")
+        assert """transfer='other'"'"'s network.safetensors'""" in output
+        assert output.count("transfer= ") >= 1  # other runs have none
+        assert "train_transferred" in set(jobs(output))
+    finally:
+        network.unlink()
+
+
+@pytest.mark.slow
 def test_theory_joins_a_study_alone(study: Path) -> None:
     values = configuration(study)
     values["theory"] = {"images": {"dataset": "land"}}

@@ -1,6 +1,7 @@
 """From a source to the files of a data set: one store per split, a manifest and a contact sheet."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,6 +17,8 @@ from pygan.data.manifest import FORMAT
 from pygan.data.pictures import SPLITS, Collection
 from pygan.data.store import Codec, Store, Written, write_store
 from pygan.errors import DataError
+
+_log = logging.getLogger(__name__)
 
 _SHEET = 10
 _SHEET_SIDE = 64
@@ -82,6 +85,9 @@ def prepare(
     shared = _shared(written)
     if shared and collection.refuse_shared:
         raise DataError(f"{name}: {shared} pictures are in more than one of train, validation and test")
+    duplicates = sum(len(w.digests) - len(set(w.digests)) for w in written.values())
+    if duplicates or shared:
+        _log.warning("%s: %d pictures are copies of others in their split, %d are in several", name, duplicates, shared)
     classes = len(collection.class_names)
     manifest = {
         "format": FORMAT,
@@ -93,7 +99,7 @@ def prepare(
         "class_names": list(collection.class_names),
         "splits": {split: _split_entry(split, written[split], classes) for split in SPLITS},
         "rejected": [{"file": file, "reason": reason} for file, reason in rejected],
-        "duplicates": sum(len(w.digests) - len(set(w.digests)) for w in written.values()),
+        "duplicates": duplicates,
         "shared_between_splits": shared,
     }
     contact_sheet(Store(out / "train.lmdb"), out / "contact_sheet.png")

@@ -54,6 +54,11 @@ def gather(
     """
     seed = config["seed"]
     indices = select(store.labels, None if config["subset"] is None else parse_subset(config["subset"]), seed)
+    batch = config.get("training", {}).get("batch", 0)
+    if len(indices) < batch:
+        _log.warning(
+            "%d training pictures for batches of %d: a batch shows pictures more than once", len(indices), batch
+        )
     labels = torch.as_tensor(store.labels[indices], device=device)
     num_classes = len(class_names) if conditional else 0
 

@@ -68,8 +68,10 @@ class RunState:
         return flat
 
     @torch.no_grad()
-    def load(self, tensors: dict[str, Tensor], source: str, *, partial: bool = False) -> None:
+    def load(self, tensors: dict[str, Tensor], source: str, *, partial: bool = False) -> dict[str, int]:
         """Take over a state; discriminators and regularizers that it lacks keep their initialization.
+
+        Returns how many tensors of each network were taken.
 
         The state of a regularizer that this run does not have is dropped, and so is that of another augmentation.
 
@@ -90,7 +92,7 @@ class RunState:
                 have = {k: v for k, v in have.items() if k.split(".")[0] in network}
             if name == "D":
                 have, want = _without_other_augmentations(have, want, source)
-            wrong = self._differences(name, have, want)
+            wrong = self.differences(name, have, want)
             if wrong and not partial:
                 raise ConfigError(f"{source}: does not fit {name}; first differences: {'; '.join(wrong[:3])}")
             taken[name] = {k: v for k, v in have.items() if k in want and v.shape == want[k].shape}
@@ -106,8 +108,9 @@ class RunState:
                         k: v.clone() if v.dim() == 0 else torch.empty_like(parameter).copy_(v)
                         for k, v in moments.items()
                     }
+        return {name: len(found) for name, found in taken.items()}
 
-    def _differences(self, name: str, have: dict[str, Tensor], want: dict[str, Tensor]) -> list[str]:
+    def differences(self, name: str, have: dict[str, Tensor], want: dict[str, Tensor]) -> list[str]:
         """Return what of a state does not fit, one clause per tensor."""
         known = {k.split(".")[0] for k in have}
         absent = [k for k in want if k not in have]

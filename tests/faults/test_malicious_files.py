@@ -18,6 +18,7 @@ import pygan
 from pygan.checkpoint import Checkpoints, _fingerprint, read_tensors, write_tensors
 from pygan.cli import app
 from pygan.errors import DataError
+from pygan.training.init_from import read_snapshot
 
 TENSORS = {"a": torch.arange(4.0), "b": torch.arange(6).view(2, 3)}
 
@@ -55,6 +56,8 @@ def test_a_pickle_is_refused_unexecuted(make, tmp_path):
         result = CliRunner().invoke(app, [verb, str(path), *more])
         assert result.exit_code == 65, (verb, result.output)
         assert result.output.startswith(f"error: {path}: ")
+    with pytest.raises(DataError, match="not a readable safetensors file"):
+        read_snapshot(path)  # what `--init-from` and `init_from` read
     assert not canary.exists()
     pickle.loads(pickled(canary))  # it would have worked
     assert canary.exists()

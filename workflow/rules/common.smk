@@ -267,6 +267,11 @@ def theory_input():
     }
 
 
+def transferred(run):
+    """A file of the user, whose content counts."""
+    return [RUNS[run]["init_from"]] if RUNS[run]["init_from"] else []
+
+
 # Slices of the configuration.
 
 

@@ -13,6 +13,7 @@ for job in JOBS:
             validation=lambda wc, job=job: stores(dataset_of(job), "validation"),
             init=lambda wc, job=job: first_snapshot(run_of(job), wc.seed),
             selected=lambda wc, job=job: selected_start(run_of(job), wc.seed),
+            transfer=lambda wc, job=job: transferred(run_of(job)),
             probe=lambda wc, job=job: probed(run_of(job), wc.seed),
             mask=lambda wc, job=job: masks(run_of(job), wc.seed, round_of(job)),
         output:
@@ -45,5 +46,5 @@ for job in JOBS:
             " --spec {params.stage:q} --gpus {resources.gpu}"
             " --input manifest={input.manifest:q} --input train={input.train:q}"
             " --input validation={input.validation:q} --input init={input.init:q}"
-            " --input selected={input.selected:q} --input probe={input.probe:q} --input mask={input.mask:q}"
+            " --input transfer={input.transfer:q} --input selected={input.selected:q} --input probe={input.probe:q} --input mask={input.mask:q}"
             ' --out "$(dirname {output.run:q})" > {log:q} 2>&1'

@@ -13,6 +13,7 @@ import os
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -117,6 +118,22 @@ def survey(path: str, at_most: int = 1000) -> Survey:
                 sizes.append(image.size)
     others = sorted(name for name in root.files() if not _is_hidden(name) and name not in known)
     return Survey(n=len(names), sizes=sizes, others=others)
+
+
+def contents(path: str, at_most: int) -> Iterator[tuple[str, bytes | DataError]]:
+    """Yield relative path and content of picture files, spread evenly over all of them, or why it cannot be read.
+
+    Raises:
+        MissingInput: there is no such folder or zip.
+        DataError: the zip cannot be read.
+    """
+    root = _Root(path, is_zip=Path(path).is_file())
+    names = root.names()
+    for name in names[:: -(-len(names) // at_most) or 1]:
+        try:
+            yield name, root.read(name)
+        except DataError as error:
+            yield name, error
 
 
 def _is_hidden(name: str) -> bool:
