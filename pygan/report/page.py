@@ -361,9 +361,7 @@ def _compared(study: Study) -> dict[str, tuple[str, ...]]:
 
 
 def _methods(study: Study, run: str) -> str:
-    evaluations = study.of_run(run)
-    methods = evaluations[0].methods if evaluations else ()
-    parts = [", ".join(methods) or "no method added"]
+    parts = [", ".join(study.methods(run)) or "no method added"]
     for metric in study.metric_names()[:1]:
         if values := study.values(run, metric):
             title = metric_title(metric)

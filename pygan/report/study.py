@@ -117,6 +117,12 @@ class Study:
         """Return the evaluations of `run`, by seed."""
         return sorted((e for e in self.evaluations if e.run == run), key=lambda e: e.seed)
 
+    def methods(self, run: str) -> tuple[str, ...]:
+        """Return the methods of `run`, in the order of its records; empty where nothing of it has finished."""
+        found = [e.methods for e in self.of_run(run)]
+        found += [tuple(job.record.get("methods") or ()) for job in self.jobs.values() if job.name == run]
+        return next(iter(found), ())
+
     def values(self, run: str, metric: str) -> dict[int, float]:
         """Return seed -> value of `metric` for `run`; empty where it was not measured."""
         return {e.seed: e.metrics[metric].value for e in self.of_run(run) if metric in e.metrics}

@@ -68,9 +68,9 @@ def test_it_agrees_with_a_brute_force(exact_values: int, flips: bool) -> None:
         mean, weights, log_density = brute_force(both, z, sigma)
         found = optimum.posterior(z, sigma)
         assert relative_error(found.mean, mean) <= 1e-5
-        torch.testing.assert_close(found.max_weight, weights.amax(1), rtol=1e-4, atol=0)
+        torch.testing.assert_close(found.max_weight, weights.amax(1), rtol=1e-3, atol=0)
         entropy = torch.special.entr(weights).sum(1)
-        torch.testing.assert_close(found.effective_count, entropy.exp(), rtol=1e-4, atol=0)
+        torch.testing.assert_close(found.effective_count, entropy.exp(), rtol=1e-3, atol=0)
         torch.testing.assert_close(found.log_density, log_density, rtol=1e-6, atol=1e-4)
 
 

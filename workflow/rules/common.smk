@@ -405,7 +405,7 @@ def follow():
     (results / "config.json").write_text(json.dumps(config, indent=1))
     write_rule_graph(
         workflow.dag.dependencies,
-        lambda job: job.rule.name,
+        lambda job: "train" if job.rule.name.startswith("train_") else job.rule.name,
         results / "rule_graph.json",
     )
     expected = planned(results / "plan.json") | {"reproduce": 0.0}
