@@ -1,11 +1,12 @@
 """The page in a browser: nothing in the console, every picture there, no sideways scrolling on a phone."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import chromium
 import pytest
-from made_up_study import study_config, write_study
+from made_up_study import RUNS, study_config, write_study
 
 from pipeline.report import main
 
@@ -14,15 +15,28 @@ pytestmark = [
     pytest.mark.skipif(chromium.PROGRAM is None, reason="no Chromium: apt-get install chromium"),
 ]
 PHONE, SCREEN = 390, 1280
+LONG = "a_run_whose_name_cannot_be_broken_anywhere"
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("study")
     files = write_study(root)
-    name = "A study with a long name and_a_word_that_cannot_be_broken_anywhere_at_all"
-    main({"stage": "report", "config": study_config(name=name)}, inputs=files, out=root)
+    for paths in files.values():
+        paths += [_copied(path, LONG) for path in paths if "/base/" in str(path) and "anchors" not in path.parts]
+    files["neighbors"] = [root / f"results/evaluate/{LONG}/seed0/neighbors.png"]
+    shutil.copy(files["contact_sheet"][0], files["neighbors"][0])
+    config = study_config(name=f"A study with {LONG * 2} in its name", runs=RUNS | {LONG: RUNS["base"]})
+    main({"stage": "report", "config": config}, inputs=files, out=root)
     return root / "index.html"
+
+
+def _copied(path: Path, run: str) -> Path:
+    """Give another run what `base` has."""
+    target = Path(str(path).replace("/base/", f"/{run}/"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(path.read_bytes().replace(b'"run": "base"', f'"run": "{run}"'.encode()))
+    return target
 
 
 @pytest.fixture(scope="module")
