@@ -57,6 +57,7 @@ def check(config: Annotated[Path, typer.Argument(help="Study file, for example c
     trainings = len(study.runs) * len(study.seeds)
     parts = [f"{len(study.runs)} runs x {len(study.seeds)} seeds = {trainings} trainings"] if study.runs else []
     parts += ["the theory of Reg-DGM"] if study.theory else []
+    parts += ["what diffusion models owe their training set"] if study.diffusion else []
     typer.echo(f"{config}: ok ({' and '.join(parts)})")
 
 

@@ -10,7 +10,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from pygan.report import classes, copies, figures, overfitting, provenance, sentences, tables, theory, tickets
+from pygan.report import (
+    classes,
+    copies,
+    diffusion,
+    figures,
+    overfitting,
+    provenance,
+    sentences,
+    tables,
+    theory,
+    tickets,
+)
 from pygan.report.effect_bars import effect_bars
 from pygan.report.equal_time import equal_time_table, longer_table, scored_snapshots
 from pygan.report.evidence import MDE_DEFINITION, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Verdict
@@ -118,6 +129,7 @@ def render(study: Study, verdicts: Sequence[Verdict]) -> str:
         configuration=provenance.configuration(study),
         rule_graph=rule_graph(study.rule_graph, study.stage_seconds) if study.rule_graph else None,
         theory=theory.parts(study.theory) if study.theory else [],
+        diffusion=diffusion.parts(study.diffusion) if study.diffusion else [],
     )
 
 

@@ -109,7 +109,8 @@ class Study:
     rule_graph: dict[str, Any] | None = None
     """`jobs`, rule -> number of jobs, and `edges`, pairs of rules; None: not recorded."""
     diffusion: list[dict[str, Any]] = field(default_factory=list)
-    """Records of the study of diffusion models; `numbers` of a record hold subject -> metric -> value of its `seed`."""
+    """Records of the study of diffusion models; `numbers` of a record hold subject -> metric -> value of its `seed`,
+    `panels` the path of a picture -> its caption."""
     stage_seconds: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Stage -> seconds summed over its jobs, number of jobs."""
 

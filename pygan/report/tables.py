@@ -20,7 +20,18 @@ from pygan.report.text import (
 )
 
 SPLITS = ("train", "validation", "test")
-STAGES = ("prepare_data", "reference", "train", "probe", "prune_round", "select", "evaluate", "theory")
+STAGES = (
+    "prepare_data",
+    "reference",
+    "train",
+    "probe",
+    "prune_round",
+    "select",
+    "evaluate",
+    "theory",
+    "diffusion",
+    "diffusion_run",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
