@@ -238,7 +238,7 @@ def stages(old: int, new: int) -> Edit:
         (denoiser(loss={"kind": "chain", "gaps": 1}), "runs.d.loss.gaps: unknown key, did you mean 'gap'?"),
         (denoiser(loss={"kind": "chain", "gap": [0, 2]}), "runs.d.loss: gap: got [0.0, 2.0], expected"),
         (denoiser(loss={"kind": "denoising", "sigma_data": 0}), "runs.d.loss.sigma_data: got 0, expected greater than"),
-        (denoiser(loss={}), "runs.d.loss: got {}, expected a mapping with the key 'kind' (one of denoising, chain)"),
+        (denoiser(loss={}), "runs.d.loss: got {}, expected a mapping with the key 'kind' (one of chain, denoising)"),
         (denoiser(base={**UNET, "multipliers": [1] * 7}), "runs.d.base: resolution: got 32, expected a multiple of 64"),
         (denoiser(discriminators=[{"kind": "vision_aided"}]), "runs.d.discriminators: unet is a denoiser, which has"),
         (denoiser(regularizers=[{"kind": "r1"}]), "runs.d.regularizers: unet is a denoiser, expected the key to be"),
