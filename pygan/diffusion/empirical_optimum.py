@@ -124,7 +124,7 @@ class EmpiricalOptimum:
         rows, levels = z.detach().to(self._set.device, torch.float64).flatten(1), sigma.expand(len(z))
         found = torch.empty(len(z), self._set.dim + 3, dtype=torch.float64, device=self._set.device)
         for members, queries in self._groups(labels, len(z)):
-            for part in queries.split(_QUERIES):
+            for part in queries.split(_QUERIES) if len(queries) else ():
                 found[part] = self._statistics(rows[part] - self._center, levels[part], members)
         found = found.to(z.device)
         mean = (found[:, 3:] + self._center.to(z.device)).view(z.shape)

@@ -273,17 +273,18 @@ def _curves(study: Study, colors: Mapping[str, str]) -> list[RunSection]:
         columns = dict.fromkeys(key for ticks in stats.values() for tick in ticks for key in tick)
         heads = dict.fromkeys(key.split("/")[1] for key in columns if key.startswith("head/"))
         losses = [key.removeprefix("loss/") for key in columns if key.startswith("loss/")]
-        panels = [("discriminator, mean logit", "logits")]
-        panels += [(f"head on {head}, mean logit", f"head/{head}") for head in heads]
+        panels = [("discriminator, mean logit", "logits", "mean logit")]
+        panels += [(f"head on {head}, mean logit", f"head/{head}", "mean logit") for head in heads]
+        panels += [("averaged denoiser, loss per value", "denoising", "loss")]
         plots = [
             figures.training_curves(
                 title=title,
                 lines={part: figures.curves_of(stats, f"{prefix}/{part}") for part in figures.PART_COLORS},
                 colors=figures.PART_COLORS,
-                ylabel="mean logit",
+                ylabel=ylabel,
                 continued_at=continued_at,
             )
-            for title, prefix in panels
+            for title, prefix, ylabel in panels
         ]
         plots.append(
             figures.training_curves(

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from pygan.diffusion.empirical_optimum import EmpiricalOptimum
 from torch import Tensor
 
+from pygan.diffusion.empirical_optimum import EmpiricalOptimum
 from pygan.diffusion.generalization import (
     PrincipalComponents,
     RealPictures,

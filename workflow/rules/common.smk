@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from pipeline.progress import Estimate, Progress, Refresh, job_name, planned
 from pipeline.provenance import raw_digest, stage_json
-from pipeline.rule_graph import write_rule_graph
+from pipeline.planned_rules import write_rule_graph
 
 # Rules say `python` and mean the one that runs Snakemake, whether or not its environment is activated.
 os.environ.update(
