@@ -12,7 +12,8 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     Args:
         spec: `config` is the study file; `name`, `seeds` and `runs` are required.
         inputs: `run_json`, `stats`, `samples`, `metrics`, `anchors`, `probe`, `prune`, `selected`, `theory`,
-            `diffusion`, `contact_sheet`, `manifest` and `benchmarks`, each a list that may be empty.
+            `diffusion` with its `panels` beside it, `contact_sheet`, `manifest` and `benchmarks`, each a
+            list that may be empty.
         out: gets `index.html` and `summary.json`.
 
     Raises:

@@ -57,6 +57,7 @@ def check(config: Annotated[Path, typer.Argument(help="Study file, for example c
     trainings = len(study.runs) * len(study.seeds)
     parts = [f"{len(study.runs)} runs x {len(study.seeds)} seeds = {trainings} trainings"] if study.runs else []
     parts += ["the theory of Reg-DGM"] if study.theory else []
+    parts += ["what diffusion models owe their training set"] if study.diffusion else []
     typer.echo(f"{config}: ok ({' and '.join(parts)})")
 
 
@@ -178,6 +179,10 @@ _Seed = Annotated[int, typer.Option(help="Picture i depends on the seed and i al
 _Label = Annotated[int | None, typer.Option(help="Class of all pictures; default: drawn uniformly.")]
 _Truncation = Annotated[float, typer.Option(help="1: none; below 1, less variety for more typical pictures.")]
 
+_Steps = Annotated[
+    int | None, typer.Option(min=2, help="Noise levels of a diffusion model's sampler; default: as configured.")
+]
+
 
 @app.command()
 @_spoken
@@ -188,12 +193,13 @@ def generate(
     seed: _Seed = 0,
     label: _Label = None,
     truncation: _Truncation = 1.0,
+    steps: _Steps = None,
 ) -> None:
     """Write pictures as PNG files into a folder, numbered from 0."""
     from pygan import load
     from pygan.sampling import save_grid
 
-    img = load(model).sample(n, seed=seed, label=label, truncation=truncation)
+    img = load(model).sample(n, seed=seed, label=label, truncation=truncation, steps=steps)
     for i, picture in enumerate(img):
         save_grid(out / f"{i:06d}.png", picture[None], columns=1, scale=1)
     typer.echo(f"{out}: {n} pictures")
@@ -209,12 +215,14 @@ def grid(
     seed: _Seed = 0,
     label: _Label = None,
     truncation: _Truncation = 1.0,
+    steps: _Steps = None,
 ) -> None:
     """Write pictures side by side as one PNG."""
     from pygan import load
     from pygan.sampling import save_grid
 
-    save_grid(out, load(model).sample(rows * columns, seed=seed, label=label, truncation=truncation), columns)
+    img = load(model).sample(rows * columns, seed=seed, label=label, truncation=truncation, steps=steps)
+    save_grid(out, img, columns)
     typer.echo(f"{out}: {rows} x {columns} pictures")
 
 

@@ -30,6 +30,7 @@ from pygan.config_reading import read_yaml, sentence
 from pygan.context import Context
 from pygan.data import sources
 from pygan.data.subset import Subset
+from pygan.diffusion.study import DiffusionSpec
 from pygan.errors import ConfigError, MissingInput
 from pygan.features.probe import CRITERIA
 from pygan.pruning.masks import as_masks, bare_networks, check_fit
@@ -248,6 +249,8 @@ class Study:
     """What the study set out to show."""
     theory: TheorySpec | None = None
     """The theory of Reg-DGM, computed and shown in the report; null: not."""
+    diffusion: DiffusionSpec | None = None
+    """What generative models owe their training set, measured and shown in the report; null: not."""
 
     def plain(self) -> dict[str, Any]:
         """Return the mapping with every default filled in, as JSON types."""

@@ -51,14 +51,42 @@ def _known(key: str, name: str, names: dict[str, Any]) -> None:
 
 def _check_sections(study: Study) -> None:
     """Check that there is something to do, and what it takes."""
-    if not study.runs and study.theory is None:
-        raise ConfigError("runs: got none, expected at least one (or a `theory`)")
+    if not study.runs and study.theory is None and study.diffusion is None:
+        raise ConfigError("runs: got none, expected at least one (or a `theory`, or `diffusion`)")
     if study.runs or study.anchors.real is not None:
         for key in ("select", "evaluate"):
             if getattr(study, key) is None:
                 raise ConfigError(f"{key}: the key is missing")
     if study.theory is not None and study.theory.images is not None:
         _known("theory.images.dataset", study.theory.images.dataset, study.datasets)
+    if study.diffusion is not None:
+        _check_diffusion(study)
+
+
+def _check_diffusion(study: Study) -> None:
+    """Check that there is something to measure, on pictures larger than the shifts that are searched."""
+    section = study.diffusion
+    if section.toy is None and section.exact is None and not section.runs:
+        raise ConfigError("diffusion: got neither `toy` nor `exact` nor `runs`, expected something to measure")
+    datasets = {}
+    if section.exact is not None:
+        _known("diffusion.exact.dataset", section.exact.dataset, study.datasets)
+        datasets["diffusion.exact.dataset"] = section.exact.dataset
+    for place, name in enumerate(section.runs):
+        _known(f"diffusion.runs.{place}", name, study.runs)
+        run = study.runs[name]
+        _known(f"runs.{name}.dataset", run.dataset, study.datasets)
+        if run.base.kind == "unet" and run.base.conditional:
+            raise ConfigError(
+                f"diffusion.runs.{place}: {name} takes class labels, the empirical optimum it is compared with has none"
+            )
+        datasets[f"diffusion.runs.{place}"] = run.dataset
+    for key, dataset in datasets.items():
+        if 2 * section.shift >= study.datasets[dataset].resolution:
+            raise ConfigError(
+                f"diffusion.shift: got {section.shift}, expected less than half the side of the pictures of {key}, "
+                f"{study.datasets[dataset].resolution} pixels"
+            )
 
 
 def _check_bank(study: Study) -> None:

@@ -45,6 +45,8 @@ def sentence(error: ValidationError, schema: dict[str, Any]) -> str:
         schema: the JSON schema of the model that refused the values.
     """
     problems = error.errors(include_url=False)
+    # Where a word or a mapping may stand, a mapping that was given is not a misspelled word.
+    problems = [p for p in problems if p["type"] != "literal_error" or not isinstance(p["input"], dict)] or problems
     unknown = ("unexpected_keyword_argument", "extra_forbidden")
     first = next((p for p in problems if p["type"] in unknown), problems[0])
     keys, node = _walk(first["loc"], schema)
@@ -95,13 +97,17 @@ def _walk(loc: tuple[str | int, ...], schema: dict[str, Any]) -> tuple[list[str 
     definitions = schema.get("$defs", {})
 
     def resolved(node: dict[str, Any]) -> dict[str, Any]:
-        if "anyOf" in node:
-            node = next((choice for choice in node["anyOf"] if choice.get("type") != "null"), {})
+        choices = [choice for choice in node.get("anyOf", ()) if choice.get("type") != "null"]
+        if len(choices) == 1:
+            node = choices[0]
         return resolved(definitions[node["$ref"].rsplit("/", 1)[1]]) if "$ref" in node else node
 
     keys: list[str | int] = []
     node = resolved(schema)
     for part in loc:
+        if "anyOf" in node:
+            node = resolved(_branch(node["anyOf"], part))
+            continue
         if "discriminator" in node and part in node["discriminator"]["mapping"]:
             node = resolved({"$ref": node["discriminator"]["mapping"][part]})
             continue
@@ -111,4 +117,11 @@ def _walk(loc: tuple[str | int, ...], schema: dict[str, Any]) -> tuple[list[str 
         any_key = next(iter(node.get("patternProperties", {}).values()), {})
         child = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part, any_key)
         node = resolved(child or {})
-    return keys, node
+    return keys, resolved(_branch(node["anyOf"], "")) if "anyOf" in node else node
+
+
+def _branch(choices: list[dict[str, Any]], part: str | int) -> dict[str, Any]:
+    """Return the schema of the type that a part of an error's location names among several."""
+    marks = {"tagged-union": "discriminator", "literal": "enum"}
+    mark = next((mark for start, mark in marks.items() if str(part).startswith(start)), None)
+    return next((choice for choice in choices if mark in choice), choices[0])

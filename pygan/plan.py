@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PREPARE, METRICS, PROBE, PRUNE, THEORY, REPORT = 5.0, 10.0, 8.0, 1.0, 60.0, 20.0
 """Seconds beside the start of the process and the judge's pictures: to decode a packaged data set, to compute the
 metrics of a judge, to train linear probes per network, to prune, to compute the theory, to draw the report."""
+TOY, COPYING = 40.0, 0.02
+"""Seconds to train the networks of the toy; for a training picture to look for it in what was generated."""
 PICTURES = 3_000
 """Real pictures of a data set that is not prepared yet."""
 STAGES = (
@@ -39,9 +41,17 @@ STAGES = (
     "evaluate",
     "anchor",
     "theory",
+    "diffusion",
     "report",
 )
 """In the order in which they are shown."""
+_RULES = {
+    "anchor real": "anchor_real",
+    "theory theory": "theory",
+    "diffusion toy": "diffusion_toy",
+    "diffusion exact": "diffusion_exact",
+}
+"""Jobs whose benchmark table is not named after their rule."""
 _NOT_ITS_STEP = ("continues", "init_from", "ticket", "subset", "dataset")
 """Keys of a run that do not decide the time of its step."""
 _STEPS = 8
@@ -187,7 +197,23 @@ def _jobs(study: "Study", speeds: Speeds, results: Path | None) -> Iterator[Job]
         yield Job(stage="anchor", name="anchor_real", n=1, seconds=start + METRICS * len(judges))
     if study.theory is not None:
         yield Job(stage="theory", name="theory", n=1, seconds=start + THEORY)
+    yield from _diffusion_jobs(study, start)
     yield Job(stage="report", name="report", n=1, seconds=REPORT)
+
+
+def _diffusion_jobs(study: "Study", start: float) -> Iterator[Job]:
+    section, seeds = study.diffusion, len(study.seeds)
+    if section is None:
+        return
+    if section.toy is not None:
+        yield Job(stage="diffusion", name="diffusion_toy", n=seeds, seconds=start + TOY)
+    if section.exact is not None:
+        searched = COPYING * sum(section.exact.sizes)
+        yield Job(stage="diffusion", name="diffusion_exact", n=seeds, seconds=start + searched)
+    for run in section.runs:
+        subset, measured = study.runs[run].subset, len(_own_snapshots(study.runs[run])) + 1
+        seconds = COPYING * getattr(subset, "n", PICTURES) * measured
+        yield Job(stage="diffusion", name=f"diffusion_run {run}", n=seeds, seconds=start + seconds)
 
 
 def _judged_datasets(study: "Study") -> list[str]:
@@ -255,7 +281,7 @@ def _recorded(results: Path) -> dict[str, float]:
     for path in (results / "benchmarks").glob("*/*.tsv"):
         stage = path.parent.name
         subject = re.sub(r"_judge\d+$|_seed\d+(_round\d+)?$", "", path.stem)
-        name = {"anchor real": "anchor_real", "theory theory": "theory"}.get(f"{stage} {subject}", f"{stage} {subject}")
+        name = _RULES.get(f"{stage} {subject}", f"{stage} {subject}")
         with path.open(encoding="utf-8", newline="") as file:
             found[name] += [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
     return {name: max(seconds) for name, seconds in found.items() if seconds}

@@ -19,6 +19,7 @@ STAGES = (
     "select",
     "evaluate",
     "theory",
+    "diffusion",
     "report",
 )
 
@@ -32,6 +33,7 @@ FILES = {
     "select": ["selected.json"],
     "evaluate": ["metrics.json"],
     "theory": ["theory.json"],
+    "diffusion": ["diffusion.json"],
     "report": ["index.html", "summary.json"],
 }
 
@@ -54,6 +56,12 @@ def main(spec, *, inputs, out):
         (out / "snapshots").mkdir()
         names = ["run.json", "stats.jsonl"]
         names += [f"snapshots/{nimg:09d}.{suffix}" for nimg in nimgs for suffix in ("safetensors", "png")]
+    if spec["stage"] == "diffusion":
+        exact = spec["config"]["diffusion"]["exact"]
+        if spec["config"]["subject"] == "run":
+            names = [*names, "neighbors.png"]
+        if exact:
+            names = [*names, *(f"neighbors_{n}_{name}.png" for n in exact["sizes"] for name in ("optimum", "gaussian"))]
     for name in names:
         (out / name).write_text(hashlib.sha256(content.encode()).hexdigest() + name)
 """

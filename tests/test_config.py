@@ -33,7 +33,7 @@ def smoke() -> dict:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_studies_are_valid(path: Path) -> None:
     study = load(path)
-    assert study.runs or study.theory
+    assert study.runs or study.theory or study.diffusion
     assert config.parse_study(study.plain()) == study
 
 
@@ -215,10 +215,16 @@ def stages(old: int, new: int) -> Edit:
         (aided(activation="relu"), "and `class_projection` need heads: spectral"),
         (stages(old=2, new=1), "expected the networks of vision_aided and perhaps more of them"),
         (at("anchors.untrained", "vision_aided"), "anchors.untrained: vision_aided writes no snapshot at 0 images"),
-        (at("runs", {}), "runs: got none, expected at least one (or a `theory`)"),
+        (at("runs", {}), "runs: got none, expected at least one (or a `theory`, or `diffusion`)"),
         (at("select", None), "select: the key is missing"),
         (at("evaluate", None), "evaluate: the key is missing"),
         (at("theory", {"images": {"dataset": "lend"}}), "theory.images.dataset: got 'lend', did you mean 'land'?"),
+        (at("diffusion", {"toy": None}), "diffusion: got neither `toy` nor `exact` nor `runs`"),
+        (at("diffusion", {"exact": {"dataset": "lend"}}), "diffusion.exact.dataset: got 'lend', did you mean 'land'?"),
+        (at("diffusion", {"exact": {"dataset": "land", "sizes": [1]}}), "diffusion.exact.sizes.0: got 1, expected"),
+        (at("diffusion", {"sigmas": [0]}), "diffusion.sigmas.0: got 0, expected greater than 0"),
+        (at("diffusion", {"runs": ["bse"]}), "diffusion.runs.0: got 'bse', did you mean 'base'?"),
+        (at("diffusion", {"runs": ["base"], "shift": 16}), "diffusion.shift: got 16, expected less than half the side"),
         (at("theory", {"gausian": {}}), "theory.gausian: unknown key, did you mean 'gaussian'?"),
         (at("theory", {"gaussian": {"sigma": 0}}), "theory.gaussian.sigma: got 0, expected greater than 0"),
         (at("runs.base.regularizers", [{"kind": "reg_dgm", "ratio": 1, "weight": 1}]), "got weight 1.0 and ratio 1.0"),
@@ -232,7 +238,7 @@ def stages(old: int, new: int) -> Edit:
         (denoiser(loss={"kind": "chain", "gaps": 1}), "runs.d.loss.gaps: unknown key, did you mean 'gap'?"),
         (denoiser(loss={"kind": "chain", "gap": [0, 2]}), "runs.d.loss: gap: got [0.0, 2.0], expected"),
         (denoiser(loss={"kind": "denoising", "sigma_data": 0}), "runs.d.loss.sigma_data: got 0, expected greater than"),
-        (denoiser(loss={}), "runs.d.loss: got {}, expected a mapping with the key 'kind' (one of denoising, chain)"),
+        (denoiser(loss={}), "runs.d.loss: got {}, expected a mapping with the key 'kind' (one of chain, denoising)"),
         (denoiser(base={**UNET, "multipliers": [1] * 7}), "runs.d.base: resolution: got 32, expected a multiple of 64"),
         (denoiser(discriminators=[{"kind": "vision_aided"}]), "runs.d.discriminators: unet is a denoiser, which has"),
         (denoiser(regularizers=[{"kind": "r1"}]), "runs.d.regularizers: unet is a denoiser, expected the key to be"),

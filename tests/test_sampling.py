@@ -160,6 +160,15 @@ def test_labels_and_truncation(tmp_path):
         model.sample(0)
 
 
+def test_a_gan_has_no_denoiser_and_no_steps(tmp_path):
+    snapshot(tmp_path / "a.safetensors", DCGAN)
+    model = pygan.load(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"steps: .*a\.safetensors is no diffusion model"):
+        model.sample(1, steps=5)
+    with pytest.raises(ValueError, match=r"denoiser: .*a\.safetensors is no diffusion model"):
+        _ = model.denoiser
+
+
 def test_a_walk_passes_through_the_pictures_of_its_seeds(tmp_path):
     snapshot(tmp_path / "a.safetensors", DCGAN)
     model = pygan.load(tmp_path / "a.safetensors")

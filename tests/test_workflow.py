@@ -108,6 +108,12 @@ def test_every_shipped_study_is_planned(name: str, tmp_path: Path) -> None:
     assert found["theory"] == ("theory" in study)
     for run in study.get("runs", {}):
         assert found[f"evaluate {run}"] == len(study["seeds"])
+    section = study.get("diffusion", {})
+    for subject in ("toy", "exact"):
+        asked = bool(section) and section.get(subject, {} if subject == "toy" else None) is not None
+        assert found[f"diffusion_{subject}"] == asked * len(study["seeds"])
+    for run in section.get("runs", []):
+        assert found[f"diffusion_run {run}"] == len(study["seeds"])
     assert found["report"] == 1
 
 
@@ -258,7 +264,7 @@ def test_a_new_run_runs_alone(study: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_file_to_begin_with_is_an_input_whose_content_counts(study: Path) -> None:
+def test_a_file_to_begin_with_is_an_input_of_its_run_alone(study: Path) -> None:
     values = configuration(study)
     values["runs"]["transferred"] = values["runs"]["base"] | {"init_from": "other's network.safetensors"}
     configure(study, values)
@@ -267,8 +273,10 @@ def test_a_file_to_begin_with_is_an_input_whose_content_counts(study: Path) -> N
     try:
         output = snakemake(study, "--dry-run", "--printshellcmds")
         assert """transfer='other'"'"'s network.safetensors'""" in output
-        assert output.count("transfer= ") >= 1  # other runs have none
-        assert "train_transferred" in set(jobs(output))
+        assert set(jobs(output)) - {"reproduce"} == {f"{stage} transferred" for stage in ("select", "evaluate")} | {
+            "train_transferred",
+            "report",
+        }
     finally:
         network.unlink()
 
@@ -279,6 +287,20 @@ def test_theory_joins_a_study_alone(study: Path) -> None:
     values["theory"] = {"images": {"dataset": "land"}}
     configure(study, values)
     assert plan(study) == {"theory", "report"}
+
+
+@pytest.mark.slow
+def test_diffusion_joins_a_study_alone(study: Path) -> None:
+    values = configuration(study)
+    values["diffusion"] = {"exact": {"dataset": "land", "sizes": [10]}, "runs": ["base"]}
+    configure(study, values)
+    everything = {"diffusion_toy", "diffusion_exact", "diffusion_run base"}
+    assert plan(study) == {*everything, "report"}
+    snakemake(study, "--cores", "4", "reproduce")
+    assert plan(study) == set()
+    values["diffusion"]["toy"] = {"points": 16}  # each subject knows its own part
+    configure(study, values)
+    assert plan(study) == {"diffusion_toy", "report"}
 
 
 def test_swapped_values_are_seen(study: Path) -> None:

@@ -61,17 +61,21 @@ class GaussianDenoiser:
 
 
 def _principal_axes(pictures: PictureSet, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Return variances and directions of a set, by the smaller of the two matrices that have them."""
+    """Return variances and directions of a set: the singular values and vectors of x = pictures - mean.
+
+    They come from the smaller of x x^T and x^T x, four times as fast as from x. That costs digits of the smallest
+    variances alone, far below the square of any noise level in use.
+    """
     n = len(pictures)
     if n <= pictures.dim:
         x = pictures.read(torch.arange(n), center=mean)
-        _, scales, directions = torch.linalg.svd(x, full_matrices=False)
-        variances = scales.square() / n
+        variances, columns = torch.linalg.eigh(x @ x.T / n)
+        directions = columns.T @ x / (n * variances.clamp_min(torch.finfo(torch.float64).tiny)).sqrt()[:, None]
     else:
         moments = torch.zeros(pictures.dim, pictures.dim, dtype=torch.float64, device=mean.device)
         for _, rows in pictures.chunks(center=mean):
             moments.addmm_(rows.T, rows)
         variances, columns = torch.linalg.eigh(moments / n)
-        variances, directions = variances.flip(0), columns.T.flip(0)
-    kept = variances > _RANK * variances[0].clamp_min(torch.finfo(torch.float64).tiny)
-    return variances[kept], directions[kept]
+        directions = columns.T
+    kept = variances.flip(0) > _RANK * variances[-1].clamp_min(torch.finfo(torch.float64).tiny)
+    return variances.flip(0)[kept], directions.flip(0)[kept]

@@ -59,11 +59,14 @@ class Gaussian:
     @classmethod
     def of_moments(cls, moments: Moments) -> "Gaussian":
         """Take mean and covariance of what came in batches."""
-        return cls.of_covariance(moments.mean, moments.covariance, moments.n)
+        return cls.of_covariance(moments.mean, moments.lower_covariance(), moments.n)
 
     @classmethod
     def of_covariance(cls, mean: Tensor, covariance: Tensor, n: int) -> "Gaussian":
-        """Take a float64 mean `[D]` and covariance `[D, D]` of `n` rows, for example from a file of statistics."""
+        """Take a float64 mean `[D]` and covariance `[D, D]` of `n` rows, for example from a file of statistics.
+
+        Of the covariance the lower triangle is read.
+        """
         lower, failed = torch.linalg.cholesky_ex(covariance)
         diagonal = lower.diagonal()
         if not failed and diagonal.min() > _REGULAR * diagonal.max():

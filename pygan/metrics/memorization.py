@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -189,24 +190,25 @@ class Memorization:
         }
 
     def _in_pixels(self, training: Training, held_out: Tensor) -> dict[str, dict[str, Any]]:
-        settings = self.settings
+        settings, side = self.settings, min(self.settings.side, *training.pixels.shape[2:])
         train, gen, real = (
-            pixels.float() / 127.5 - 1 for pixels in (training.pixels, training.gen_pixels, training.real_pixels)
+            F.interpolate(pixels.float() / 127.5 - 1, size=(side, side), mode="area")
+            for pixels in (training.pixels, training.gen_pixels, training.real_pixels[held_out])
         )
-        real = real[held_out]
         count = min(settings.neighbors, len(train))
         near, near_held_out = (nearest(x, train, count) for x in (gen, real))
-        group = {"shift": settings.shift, "brightness": settings.brightness}
+        group = {"shift": min(settings.shift, side // 4), "brightness": settings.brightness}
         moved, moved_held_out = (nearest_moved(x[: settings.searched], train, **group) for x in (gen, real))
         pairs = [
             pair | {"training": int(training.index[pair["training"]])} for pair in nearest_pairs(moved, settings.pairs)
         ]
-        what = f"pixels over flips, shifts of {settings.shift} and brightness of {settings.brightness:g}"
+        where = f"pixels at {side}x{side}"
+        what = f"{where} over flips, shifts of {group['shift']} and brightness of {settings.brightness:g}"
         results = {
-            "memorized_pictures": self._memorized(near, near_held_out, "pixels"),
+            "memorized_pictures": self._memorized(near, near_held_out, where),
             "memorized_moved": self._memorized(moved, moved_held_out, what) | {"pairs": pairs},
-            "extracted_pictures": self._extracted(near, near_held_out),
-            "authentic_pictures": self._authentic(near, near_held_out, train, "pixels"),
+            "extracted_pictures": self._extracted(near, near_held_out, where),
+            "authentic_pictures": self._authentic(near, near_held_out, train, where),
         }
         for name, entry in results.items():
             searched = moved if name == "memorized_moved" else near
@@ -218,11 +220,11 @@ class Memorization:
         hits = (nn_ratio(x) < RATIO for x in (near, near_held_out))
         return _excess(*hits, f"ratio of the two nearest training pictures below 1/3 in {where}")
 
-    def _extracted(self, near: Neighbors, near_held_out: Neighbors) -> dict[str, Any]:
+    def _extracted(self, near: Neighbors, near_held_out: Neighbors, where: str) -> dict[str, Any]:
         alpha, threshold, count = self.settings.alpha, self.settings.threshold, self.settings.neighbors
         hits = (calibrated_distance(x, alpha) < threshold for x in (near, near_held_out))
         what = f"distance below {threshold:g} * {alpha:g} * mean of the {count} nearest (all where there are fewer)"
-        return _excess(*hits, what + " in pixels")
+        return _excess(*hits, f"{what}, in {where}")
 
     def _authentic(self, near: Neighbors, near_held_out: Neighbors, train: Tensor, where: str) -> dict[str, Any]:
         hits = (authentic(x, train) for x in (near, near_held_out))
@@ -262,8 +264,11 @@ class Spec:
     """What is computed where pictures are given."""
     selects: ClassVar[bool] = False
     kind: Literal["memorization"] = "memorization"
+    side: int = Field(default=32, ge=8, le=256)
+    """Pixels to which the sides of larger pictures are averaged before they are compared; the cost grows as side^2."""
     shift: int = Field(default=4, ge=0)
-    """Pixels up, down and to the sides that `memorized_moved` searches; its cost grows with (2 * shift + 1)^2."""
+    """Pixels (of those) up, down and to the sides that `memorized_moved` searches, a quarter of the side at most; the
+    cost grows as (2 * shift + 1)^2."""
     brightness: float = Field(default=0.5, ge=0)
     """Change of brightness that `memorized_moved` allows, on the scale of -1 to 1 (DiffAugment jitters by 0.5)."""
     searched: int = Field(default=500, ge=1)

@@ -63,5 +63,9 @@ class Moments:
     @property
     def covariance(self) -> Tensor:
         """Float64 `[D, D]`, divided by N - 1; N is at least 2."""
-        lower = torch.addr(self._scatter, self._sum, self._sum, alpha=-1 / self.n).div_(self.n - 1).tril_()
+        lower = self.lower_covariance().tril_()
         return lower.add_(lower.tril(-1).T)
+
+    def lower_covariance(self) -> Tensor:
+        """Return what a Cholesky decomposition reads: the covariance, of which the lower triangle alone counts."""
+        return torch.addr(self._scatter, self._sum, self._sum, alpha=-1 / self.n).div_(self.n - 1)

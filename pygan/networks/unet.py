@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, one_hot, silu
+from torch.nn.functional import avg_pool2d, one_hot, scaled_dot_product_attention, silu
 
 from pygan.context import Context
 from pygan.draws import Draws
@@ -208,10 +208,11 @@ class Attention(nn.Module):
         self.out = conv(channels, channels, 1, gain=_NEAR_ZERO)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(x)).flatten(2).chunk(3, 1)  # [N, C, H * W]
-        scores = torch.einsum("ncq,nck->nqk", q.float(), k.float() / math.sqrt(q.shape[1]))
-        seen = torch.einsum("nqk,nck->ncq", scores.softmax(2).to(v.dtype), v)
-        return (x + self.out(seen.view_as(x))) * _HALF_POWER
+        pixels = self.qkv(self.norm(x)).float().flatten(2).transpose(1, 2)  # [N, H * W, 3 C]
+        q, k, v = (part[:, None] for part in pixels.chunk(3, 2))
+        with torch.autocast(x.device.type, enabled=False):
+            seen = scaled_dot_product_attention(q, k, v)[:, 0]
+        return (x + self.out(seen.transpose(1, 2).unflatten(2, x.shape[2:]))) * _HALF_POWER
 
 
 _NEAR_ZERO = 1e-5

@@ -66,12 +66,19 @@ def collect(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> 
     study.manifests = {path.parent.name: read_json(path) for path in inputs.get("manifest", ())}
     study.theory = next((read_json(path) for path in inputs.get("theory", ())), None)
     study.rule_graph = next((read_json(path) for path in inputs.get("rule_graph", ()) if path.is_file()), None)
-    study.diffusion = [read_json(path) for path in inputs.get("diffusion", ())]
+    study.diffusion = [_diffusion(path) for path in inputs.get("diffusion", ())]
     study.stage_seconds = _stage_seconds(inputs.get("benchmarks", ()))
     _check_unique(study.evaluations)
     _check_diffusion_claims(study)
     check_protocols(study)
     return study
+
+
+def _diffusion(path: Path) -> dict[str, Any]:
+    """Return a record of the section `diffusion`, with the paths of its panels in place of their names."""
+    record = read_json(path)
+    panels = {str(_existing(path.parent / name)): caption for name, caption in record.get("panels", {}).items()}
+    return {**record, "panels": panels}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -10,7 +10,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from pygan.report import classes, copies, figures, overfitting, provenance, sentences, tables, theory, tickets
+from pygan.report import (
+    classes,
+    copies,
+    diffusion,
+    figures,
+    overfitting,
+    provenance,
+    sentences,
+    tables,
+    theory,
+    tickets,
+)
 from pygan.report.effect_bars import effect_bars
 from pygan.report.equal_time import equal_time_table, longer_table, scored_snapshots
 from pygan.report.evidence import MDE_DEFINITION, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Verdict
@@ -118,6 +129,7 @@ def render(study: Study, verdicts: Sequence[Verdict]) -> str:
         configuration=provenance.configuration(study),
         rule_graph=rule_graph(study.rule_graph, study.stage_seconds) if study.rule_graph else None,
         theory=theory.parts(study.theory) if study.theory else [],
+        diffusion=diffusion.parts(study.diffusion) if study.diffusion else [],
     )
 
 
@@ -261,17 +273,18 @@ def _curves(study: Study, colors: Mapping[str, str]) -> list[RunSection]:
         columns = dict.fromkeys(key for ticks in stats.values() for tick in ticks for key in tick)
         heads = dict.fromkeys(key.split("/")[1] for key in columns if key.startswith("head/"))
         losses = [key.removeprefix("loss/") for key in columns if key.startswith("loss/")]
-        panels = [("discriminator, mean logit", "logits")]
-        panels += [(f"head on {head}, mean logit", f"head/{head}") for head in heads]
+        panels = [("discriminator, mean logit", "logits", "mean logit")]
+        panels += [(f"head on {head}, mean logit", f"head/{head}", "mean logit") for head in heads]
+        panels += [("averaged denoiser, loss per value", "denoising", "loss")]
         plots = [
             figures.training_curves(
                 title=title,
                 lines={part: figures.curves_of(stats, f"{prefix}/{part}") for part in figures.PART_COLORS},
                 colors=figures.PART_COLORS,
-                ylabel="mean logit",
+                ylabel=ylabel,
                 continued_at=continued_at,
             )
-            for title, prefix in panels
+            for title, prefix, ylabel in panels
         ]
         plots.append(
             figures.training_curves(
@@ -361,9 +374,7 @@ def _compared(study: Study) -> dict[str, tuple[str, ...]]:
 
 
 def _methods(study: Study, run: str) -> str:
-    evaluations = study.of_run(run)
-    methods = evaluations[0].methods if evaluations else ()
-    parts = [", ".join(methods) or "no method added"]
+    parts = [", ".join(study.methods(run)) or "no method added"]
     for metric in study.metric_names()[:1]:
         if values := study.values(run, metric):
             title = metric_title(metric)

@@ -109,13 +109,20 @@ class Study:
     rule_graph: dict[str, Any] | None = None
     """`jobs`, rule -> number of jobs, and `edges`, pairs of rules; None: not recorded."""
     diffusion: list[dict[str, Any]] = field(default_factory=list)
-    """Records of the study of diffusion models; `numbers` of a record hold subject -> metric -> value of its `seed`."""
+    """Records of the study of diffusion models; `numbers` of a record hold subject -> metric -> value of its `seed`,
+    `panels` the path of a picture -> its caption."""
     stage_seconds: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Stage -> seconds summed over its jobs, number of jobs."""
 
     def of_run(self, run: str) -> list[Evaluation]:
         """Return the evaluations of `run`, by seed."""
         return sorted((e for e in self.evaluations if e.run == run), key=lambda e: e.seed)
+
+    def methods(self, run: str) -> tuple[str, ...]:
+        """Return the methods of `run`, in the order of its records; empty where nothing of it has finished."""
+        found = [e.methods for e in self.of_run(run)]
+        found += [tuple(job.record.get("methods") or ()) for job in self.jobs.values() if job.name == run]
+        return next(iter(found), ())
 
     def values(self, run: str, metric: str) -> dict[int, float]:
         """Return seed -> value of `metric` for `run`; empty where it was not measured."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pygan.report.diffusion import diffusion_summary
 from pygan.report.evidence import MDE_DEFINITION, Paired, Verdict, mean_interval
 from pygan.report.sentences import headlines
 from pygan.report.study import Evaluation, Study, values_of
@@ -62,6 +63,7 @@ def summary(study: Study, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         },
         "versions": study.versions(),
         **({"theory": theory_summary(study.theory)} if study.theory else {}),
+        **({"diffusion": diffusion_summary(study.diffusion)} if study.diffusion else {}),
     }
 
 

@@ -20,7 +20,18 @@ from pygan.report.text import (
 )
 
 SPLITS = ("train", "validation", "test")
-STAGES = ("prepare_data", "reference", "train", "probe", "prune_round", "select", "evaluate", "theory")
+STAGES = (
+    "prepare_data",
+    "reference",
+    "train",
+    "probe",
+    "prune_round",
+    "select",
+    "evaluate",
+    "theory",
+    "diffusion",
+    "diffusion_run",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,8 +269,8 @@ def settings_table(study: Study, colors: Mapping[str, str]) -> tuple[Table, list
     for run, settings in flat.items():
         own = [key for key in differing if run == first or settings.get(key, NONE) != flat[first].get(key, NONE)]
         words = "; ".join(f"{key}: {settings.get(key, NONE)}" for key in own)
-        methods = next((", ".join(e.methods) for e in study.of_run(run)), "")
-        rows.append((Cell(text=run, color=colors[run]), Cell(text=methods or NONE), Cell(text=words or "nothing")))
+        methods = ", ".join(study.methods(run)) or NONE
+        rows.append((Cell(text=run, color=colors[run]), Cell(text=methods), Cell(text=words or "nothing")))
     headers = ("run", "methods", f"settings (of {first} those that vary, of the others what differs from {first})")
     return Table(title="Settings", headers=headers, rows=tuple(rows) if len(flat) > 1 else ()), shared
 

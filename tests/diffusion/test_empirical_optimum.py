@@ -68,9 +68,9 @@ def test_it_agrees_with_a_brute_force(exact_values: int, flips: bool) -> None:
         mean, weights, log_density = brute_force(both, z, sigma)
         found = optimum.posterior(z, sigma)
         assert relative_error(found.mean, mean) <= 1e-5
-        torch.testing.assert_close(found.max_weight, weights.amax(1), rtol=1e-4, atol=0)
+        torch.testing.assert_close(found.max_weight, weights.amax(1), rtol=1e-3, atol=0)
         entropy = torch.special.entr(weights).sum(1)
-        torch.testing.assert_close(found.effective_count, entropy.exp(), rtol=1e-4, atol=0)
+        torch.testing.assert_close(found.effective_count, entropy.exp(), rtol=1e-3, atol=0)
         torch.testing.assert_close(found.log_density, log_density, rtol=1e-6, atol=1e-4)
 
 
@@ -116,6 +116,9 @@ def test_classes_have_optima_of_their_own() -> None:
     for query, label in enumerate(wanted.tolist()):
         expected, _, _ = brute_force(images[labels == label], z[query : query + 1], 8.0)
         assert relative_error(found[query : query + 1], expected) <= 1e-5
+    mirrored = EmpiricalOptimum(images, labels, flips=True, exact_values=0).denoise(z, 8.0, wanted)
+    both = torch.cat([images[labels == 2], images[labels == 2].flip(-1)])
+    assert relative_error(mirrored[1:3], brute_force(both, z[1:3], 8.0)[0]) <= 1e-5
     assert torch.equal(optimum.posterior(z, 1e6, wanted).effective_count.round(), torch.full((6,), 100.0).double())
 
 
@@ -204,8 +207,10 @@ def test_memory_is_bounded_by_the_chunk(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_query_does_not_depend_on_its_batch() -> None:
+    """No query is a batch, too."""
     images = pictures()
     optimum = EmpiricalOptimum(images, exact_values=0)
+    assert optimum.denoise(torch.zeros(0, 3, 16, 16), 1.0).shape == (0, 3, 16, 16)
     z = queries(images, 1.0)
     together = optimum.denoise(z, 1.0)
     for query in range(len(z)):

@@ -173,6 +173,25 @@ def test_distances_to_the_training_pictures_by_definition(found) -> None:
     assert abs(fd["value"]) < 0.2 * fd["held_out"]
 
 
+def test_larger_pictures_are_averaged_first() -> None:
+    """Every pixel four times, in a picture of twice the side, changes nothing."""
+
+    def large(pixels: Tensor) -> Tensor:
+        return pixels.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    def measured(pixels: tuple[Tensor, ...], **fields: int) -> dict:
+        train, gen, real = pixels
+        given = {"pixels": train, "gen_pixels": gen, "real_pixels": real}
+        training = Training(features=features_of(TRAIN), index=torch.arange(60), **given)
+        found = Spec(**fields).build().compute(features_of(HELD_OUT), features_of(FRESH), training=training)
+        return {name: entry["generated"] for name, entry in found.items() if name.endswith(("pictures", "moved"))}
+
+    small = (TRAIN, FRESH, HELD_OUT)
+    expected = measured(small)
+    assert measured(tuple(map(large, small)), side=16) == expected
+    assert 0 < expected["authentic_pictures"] < 1
+
+
 def test_pairs_are_those_with_the_smallest_ratios(found) -> None:
     entry = compute(torch.cat([FRESH[:8], TRAIN[[5]].flip(3), FRESH[8:16]]), pairs=3)["memorized_moved"]
     pairs = entry["pairs"]

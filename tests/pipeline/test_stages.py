@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline import evaluate, probe, prune_round, reference, select, train
+from pipeline import evaluate, probe, prune_round, reference, select, train, train_denoiser
 from pygan import assets
 from pygan.checkpoint import read_tensors, write_tensors
 from pygan.cli import app
@@ -329,6 +329,40 @@ def test_selection_and_metrics(trained, data, tmp_path):
             assert found == dict.fromkeys(CLASSES, numbers)
         assert (record["protocol"]["n_gen"], record["protocol"]["reference_split"]) == (count, "test")
         assert record["nimg"] == (selected["nimg"] if subject == "run" else None)
+
+
+def test_a_denoiser_is_trained_selected_and_measured_like_a_gan(data, tmp_path):
+    """Two classes, warped pictures, stopped and resumed, then another run that goes on."""
+    unet = {"kind": "unet", "channels": 4, "multipliers": [1, 1, 1], "blocks": 1, "attention": [], "conditional": True}
+    loss = {"kind": "chain", "steps": 2}
+    run = RUN | {"base": unet, "loss": loss, "augment": {"kind": "labeled_warp"}, "regularizers": []}
+    folder, interrupted = tmp_path / "one", iter([False, True])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            StopFlag, "set", property(lambda flag: next(interrupted, False), lambda flag, value: None), raising=False
+        )
+        with pytest.raises(TryAgain, match="stopped by a signal at 8 images"):
+            stage(train_denoiser, folder, data, **run)
+    train_denoiser.main({"stage": "train_denoiser", "config": run}, inputs=data, out=folder / "out")
+    record = json.loads((folder / "out" / "run.json").read_text())
+    assert (record["nimg"], record["methods"], record["n_images"]) == (24, ["labeled_warp", "chain"], 12)
+
+    on = run | {"continues": {"run": "tiny", "nimg": 12, "reset": ["optimizers"]}}
+    start = {"init": [folder / "out" / "snapshots" / "000000012.safetensors"]}
+    out = stage(train_denoiser, tmp_path / "two", data | start, **on)
+    tensors = read_tensors(out / "snapshots" / "000000024.safetensors")[0]
+    assert {int(value) for name, value in tensors.items() if name.endswith(".step")} == {3}
+
+    pixels, common = {"kind": "pixels"}, {"run": "tiny", "seed": 0, "network": {"kind": "pixels"}}
+    features = stage(reference, tmp_path / "reference", data, dataset="two", network=pixels) / "features.safetensors"
+    snapshots = sorted((folder / "out" / "snapshots").glob("*.safetensors"))[1:]
+    inputs = {"snapshot": snapshots, "features": [features]}
+    chosen = stage(select, tmp_path / "select", inputs, **common, metric={"kind": "kid"}, n_gen=10)
+    inputs |= {"selected": [chosen / "selected.json"], "run_json": [folder / "out" / "run.json"]}
+    common |= {"dataset": "two", "subset": run["subset"], "n_gen": 10, "gen_labels": "uniform"}
+    inputs |= {"train": data["train"], "test": data["test"]}
+    measured = stage(evaluate, tmp_path / "run", inputs, **common, subject="run", metrics=[{"kind": "kid"}])
+    assert json.loads((measured / "metrics.json").read_text())["methods"] == ["labeled_warp", "chain"]
 
 
 def test_selection_does_without_the_test_split(trained, data, tmp_path):

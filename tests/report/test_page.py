@@ -204,6 +204,15 @@ def test_pictures_lose_only_repeated_pixels(tmp_path: Path) -> None:
         _compact(tmp_path / "text.png")
 
 
+def test_a_run_that_is_trained_but_not_measured_has_its_methods(
+    config: dict[str, Any], study_files: dict[str, list[Path]]
+) -> None:
+    study = collect(config, study_files | {"metrics": []})
+    assert study.methods("aided") == ("diffaug", "vision_aided", "r1")
+    text = Page(render(study, study.verdicts())).text
+    assert "Not finished: 0 of 12 runs and seeds are measured" in text and "no method added" not in text
+
+
 def test_runs_are_told_by_what_differs_from_the_first(config: dict[str, Any]) -> None:
     table, shared = settings_table(collect(config, {}), dict.fromkeys(RUNS, ""))
     words = {row[0].text: row[2].text for row in table.rows}

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import pygan
 from pygan.checkpoint import read_tensors
+from pygan.cli import app
 from pygan.context import Context
 from pygan.draws import Draws
 from pygan.errors import NumericalError, TryAgain
+from pygan.export import export
 from pygan.sampling import describe, load_generator
 from pygan.spec import load_spec
 from pygan.training.diffusion import LEVELS, Run, denoising_losses, train, warmup_nimg
@@ -100,6 +103,22 @@ def test_a_training_folder_loads_and_samples(whole):
     assert model.interpolate([0, 1], 2).shape == (4, 3, 8, 8)
 
 
+def test_the_command_line_samples_with_any_number_of_steps(whole, tmp_path):
+    for verb, out in (("generate", "pictures"), ("grid", "grid.png")):
+        result = CliRunner().invoke(app, [verb, str(whole), "--out", str(tmp_path / out), "--steps", "3"])
+        assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 16
+    result = CliRunner().invoke(app, ["grid", str(whole), "--out", str(tmp_path / "grid.png"), "--steps", "1"])
+    assert result.exit_code == 2
+    result = CliRunner().invoke(app, ["inspect", str(whole)])
+    assert json.loads(result.output)["base"]["kind"] == "unet"
+
+
+@pytest.mark.parametrize("format", ["safetensors", "sparse"])
+def test_a_denoiser_is_exported(whole, tmp_path, format):
+    assert export(pygan.load(whole), tmp_path / "out.safetensors", format).difference == 0
+
+
 def test_a_state_survives_the_disk(whole):
     tensors = snapshot(whole, 32)
     G = load_generator(whole / "snapshots" / "000000032.safetensors")
@@ -107,14 +126,14 @@ def test_a_state_survives_the_disk(whole):
     assert {name.split(".")[0] for name in tensors} == {"G", "G_ema", "opt_G"}
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        {},
-        {"loss": {"kind": "chain", "levels": "ddpm", "target": "eps", "steps": 2}, "augment": {"kind": "labeled_warp"}},
-        {"base": BASE | {"conditional": True}, "loss": LOSS | {"target": "v"}},
-    ],
-)
+EVERYTHING = {
+    "loss": {"kind": "chain", "levels": "ddpm", "target": "v", "steps": 2},
+    "base": BASE | {"conditional": True},
+    "augment": {"kind": "labeled_warp"},
+}
+
+
+@pytest.mark.parametrize("how", [{}, EVERYTHING], ids=["plain", "everything"])
 def test_an_interrupted_training_ends_with_the_same_bits(how, tmp_path):
     first = run_in(tmp_path / "whole", tiny_run(**how))
     run = tiny_run(**how)
@@ -152,17 +171,9 @@ def test_two_pictures_are_learned_by_heart(tmp_path):
     """The loss falls, and the one on the pictures that were trained on falls below that on others."""
     img = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
     img[0, :, :4], img[1, :, :, :4] = 255, 255
-    spec = replace(
-        SPEC,
-        batch=16,
-        batch_gpu=None,
-        total_nimg=3200,
-        snapshots=(3200,),
-        tick_nimg=320,
-        checkpoint_nimg=3200,
-        g_lr=3e-3,
-    )
-    base = BASE | {"channels": 8, "dropout": 0.0}
+    budget = {"total_nimg": 1280, "snapshots": (1280,), "tick_nimg": 80, "checkpoint_nimg": 1280}
+    spec = replace(SPEC, batch=8, batch_gpu=None, g_lr=1e-2, **budget)
+    base = BASE | {"channels": 8, "multipliers": [1], "dropout": 0.0}
     written = lines(run_in(tmp_path, tiny_run(img=img, base=base, loss=LOSS | {"sigma_data": 1.0}), spec))
     first, last = written[0], written[-1]
     assert last["denoising/train"] < 0.5 * first["denoising/train"]

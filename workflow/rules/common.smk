@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from pipeline.progress import Estimate, Progress, Refresh, job_name, planned
 from pipeline.provenance import raw_digest, stage_json
-from pipeline.rule_graph import write_rule_graph
+from pipeline.planned_rules import write_rule_graph
 
 # Rules say `python` and mean the one that runs Snakemake, whether or not its environment is activated.
 os.environ.update(
@@ -272,6 +272,58 @@ def transferred(run):
     return [RUNS[run]["init_from"]] if RUNS[run]["init_from"] else []
 
 
+DIFFUSION = config["diffusion"] or {}
+
+
+def exact_input():
+    """All pictures of the data set whose exact denoisers are asked for."""
+    exact = DIFFUSION.get("exact")
+    return {
+        "manifest": data(exact["dataset"], "manifest.json") if exact else [],
+        "pictures": (
+            stores(exact["dataset"], "train", "validation", "test") if exact else []
+        ),
+    }
+
+
+def exact_panels():
+    exact = DIFFUSION.get("exact") or {"sizes": []}
+    return [
+        f"neighbors_{n}_{system}.png"
+        for n in exact["sizes"]
+        for system in ("optimum", "gaussian")
+    ]
+
+
+def last_of_other_seed(run, seed):
+    """The last snapshot of the next seed, whose model is compared on the same noise; nothing where there is one seed."""
+    following = SEEDS[(SEEDS.index(seed) + 1) % len(SEEDS)]
+    return (
+        snapshots(run, following, nimgs_of(run)[-1:])
+        if following != seed and RUNS[run]["base"]["kind"] == "unet"
+        else []
+    )
+
+
+def diffusion_files():
+    """Everything that the section `diffusion` measures: a record of each subject, and panels beside it."""
+    subjects = [
+        (name, files)
+        for name, files in (("toy", []), ("exact", exact_panels()))
+        if DIFFUSION.get(name)
+    ]
+    subjects += [(f"run/{run}", ["neighbors.png"]) for run in DIFFUSION.get("runs", [])]
+    folders = [
+        (f"{RESULTS}/diffusion/{name}/seed{seed}", files)
+        for name, files in subjects
+        for seed in SEEDS
+    ]
+    return {
+        "diffusion": [f"{folder}/diffusion.json" for folder, _ in folders],
+        "panels": [f"{folder}/{name}" for folder, files in folders for name in files],
+    }
+
+
 # Slices of the configuration.
 
 
@@ -376,6 +428,19 @@ def theory_stage():
     return stage_json("theory", config["theory"])
 
 
+def diffusion_stage(subject, seed, run=None):
+    """A subject knows its own part of the section; a run knows what it was trained by."""
+    settings = {**DIFFUSION, "runs": []}
+    settings |= {part: None for part in ("toy", "exact") if part != subject}
+    fields = ("dataset", "subset", "mirror", "base", "loss") if run else ()
+    names = {"run": run} if run else {}
+    names |= {key: RUNS[run][key] for key in fields}
+    return stage_json(
+        "diffusion",
+        {"subject": subject, "seed": seed, "diffusion": settings, **names},
+    )
+
+
 def report_stage():
     return stage_json(
         "report",
@@ -405,7 +470,7 @@ def follow():
     (results / "config.json").write_text(json.dumps(config, indent=1))
     write_rule_graph(
         workflow.dag.dependencies,
-        lambda job: job.rule.name,
+        lambda job: "train" if job.rule.name.startswith("train_") else job.rule.name,
         results / "rule_graph.json",
     )
     expected = planned(results / "plan.json") | {"reproduce": 0.0}

@@ -3,6 +3,7 @@
 
 rule report:
     input:
+        **diffusion_files(),
         manifest=[
             path
             for dataset in config["datasets"]
@@ -75,6 +76,7 @@ rule report:
         " --input run_json={input.run_json:q} --input stats={input.stats:q} --input samples={input.samples:q}"
         " --input neighbors={input.neighbors:q} --input metrics={input.metrics:q} --input selected={input.selected:q} --input probe={input.probe:q}"
         " --input prune={input.prune:q} --input anchors={input.anchors:q} --input theory={input.theory:q}"
+        " --input diffusion={input.diffusion:q} --input panels={input.panels:q}"
         " --input template={input.template:q}"
         ' --input rule_graph="$(dirname {output.page:q})/../rule_graph.json"'
         ' --input benchmarks="$(dirname {output.page:q})/../benchmarks"'

@@ -41,9 +41,10 @@ for job in JOBS:
             gpu=config["processes"],
         params:
             stage=lambda wc, job=job: training_stage(job, wc.seed),
+            trainer=trainer_of(job),  # the command is put together when the job runs, after this loop
         shell:
-            f"exec {LAUNCHER} -m pipeline.{trainer_of(job)}"
-            " --spec {params.stage:q} --gpus {resources.gpu}"
+            f"exec {LAUNCHER} -m"
+            " pipeline.{params.trainer} --spec {params.stage:q} --gpus {resources.gpu}"
             " --input manifest={input.manifest:q} --input train={input.train:q}"
             " --input validation={input.validation:q} --input init={input.init:q}"
             " --input transfer={input.transfer:q} --input selected={input.selected:q} --input probe={input.probe:q} --input mask={input.mask:q}"

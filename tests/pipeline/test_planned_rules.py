@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pipeline.rule_graph import rule_graph, write_rule_graph
+from pipeline.planned_rules import rule_graph, write_rule_graph
 
 PLAN = {
     "reproduce 1": ["report 1"],

@@ -1,0 +1,170 @@
+"""Stage `diffusion`: what generative models owe their training set (pygan/diffusion, pygan/metrics/memorization.py)."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cli import run_stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pygan.diffusion.study import DiffusionSpec
+    from pygan.metrics.neighbors import Moved
+
+PAIRS = 20
+"""Samples nearest to a training picture that are shown."""
+NEIGHBORS = 50
+"""Training pictures that the distance of Carlini et al. is calibrated by; all where there are fewer."""
+
+
+def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> None:
+    """Measure one subject.
+
+    Args:
+        spec: `config` holds `subject` ("toy", "exact" or "run"), `seed` and `diffusion`, the section of the study file
+            without other parts; with run also `run`, and of that run `dataset`, `subset`, `mirror`, `base` and `loss`.
+        inputs: for exact all stores as `pictures`; for run the stores `train` and `validation`, its `snapshot`s, and
+            as `other` the last one of another seed, where there is one.
+        out: gets `diffusion.json`, and panels of samples above their nearest training pictures.
+    """
+    from pygan.checkpoint import write_json
+    from pygan.diffusion.study import DiffusionSpec
+    from pygan.spec import parse
+
+    config = spec["config"]
+    settings = parse(DiffusionSpec, config["diffusion"], "diffusion")
+    measure = {"toy": _toy, "exact": _exact, "run": _run}[config["subject"]]
+    write_json(out / "diffusion.json", {"subject": config["subject"], **measure(config, settings, inputs, out)})
+
+
+def _toy(config: dict[str, Any], settings: "DiffusionSpec", inputs: dict[str, list[Path]], out: Path) -> dict[str, Any]:
+    from pygan.diffusion.toy import toy_study
+    from pygan.metrics.memorization import RATIO, nn_ratio
+    from pygan.metrics.neighbors import nearest
+
+    record, points = toy_study(settings.toy, config["seed"])
+    for name, system in record["systems"].items():
+        near = nearest(points[name], points["train"])
+        system["median_nearest"] = float(near.distance[:, 0].median())
+        system["copies"] = float((nn_ratio(near) < RATIO).double().mean())
+    return {**record, "numbers": {f"toy_{name}": system for name, system in record["systems"].items()}}
+
+
+def _exact(
+    config: dict[str, Any], settings: "DiffusionSpec", inputs: dict[str, list[Path]], out: Path
+) -> dict[str, Any]:
+    import torch
+
+    from pygan.diffusion.study import exact_study
+
+    pool = torch.cat([_pictures(path) for path in inputs["pictures"]])
+    entries, panels, numbers = [], {}, {}
+    for n in settings.exact.sizes:
+        entry, pictures = exact_study(settings, n, pool, config["seed"])
+        train = pictures.pop("train")
+        entry["copying"] = {}
+        for name, samples in pictures.items():
+            entry["copying"][name], moved = _copying(samples, train, settings)
+            numbers[f"{name}_{n}"] = dict(entry["copying"][name])
+            if name in ("optimum", "gaussian"):
+                panel = f"neighbors_{n}_{name}.png"
+                _save_panel(out / panel, samples, train, moved)
+                panels[panel] = f"{name}, n = {n:,}"
+        for name, found in entry["information"].items():
+            numbers[f"{name}_{n}"]["information"] = found["proxy"]
+        entries.append(entry)
+    record = {"dataset": settings.exact.dataset, "seed": config["seed"], "sizes": entries}
+    return {**record, "panels": panels, "numbers": numbers}
+
+
+def _run(config: dict[str, Any], settings: "DiffusionSpec", inputs: dict[str, list[Path]], out: Path) -> dict[str, Any]:
+    import torch
+
+    from pygan.data.store import Store
+    from pygan.data.subset import parse_subset, select
+    from pygan.diffusion.generalization import information, two_model_test
+    from pygan.diffusion.study import as_float, divide, run_study
+    from pygan.draws import permutation
+    from pygan.sampling import load_generator, sample
+
+    run, seed = config["run"], config["seed"]
+    pictures, others = (_pictures(inputs[split][0]) for split in ("train", "validation"))
+    subset = None if config["subset"] is None else parse_subset(config["subset"])
+    chosen = torch.from_numpy(select(Store(inputs["train"][0]).labels, subset, seed))
+    unused = torch.ones(len(pictures), dtype=torch.bool).index_fill_(0, chosen, False)
+    rest = pictures[unused][permutation(seed, "diffusion/rest", int(unused.sum()))]
+    real = divide(torch.cat([pictures[chosen], rest, others]), len(chosen), settings, f"runs.{run}.subset")
+    snapshots = []
+    for path in sorted(inputs["snapshot"]):
+        G = load_generator(path)
+        samples = as_float(sample(G, settings.samples, seed=seed, stream="diffusion"))
+        copying, moved = _copying(samples, real.train, settings)
+        snapshots.append({"nimg": int(path.stem), "copying": copying})
+    _save_panel(out / "neighbors.png", samples, real.train, moved)
+    record = {
+        "run": run,
+        "dataset": config["dataset"],
+        "objective": config["loss"]["kind"] if isinstance(config["loss"], dict) else None,
+        "seed": seed,
+        "n": len(chosen),
+        "snapshots": snapshots,
+        "held_out": _copying(real.held_out, real.train, settings)[0],
+        "information": information(samples, real, settings.components),
+        "panels": {"neighbors.png": f"{run}, seed {seed}, n = {len(chosen):,}"},
+    }
+    if hasattr(G, "denoiser"):
+        record |= run_study(settings, G.denoiser, real, mirror=config["mirror"], steps=G.steps, seed=seed)
+    if hasattr(G, "denoiser") and "other" in inputs:
+        models = (G, load_generator(inputs["other"][0]))
+        record["two_model_test"] = two_model_test(
+            *(as_float(sample(model, settings.samples, seed=0, stream="diffusion/two_models")) for model in models)
+        )
+    measured = copying | {"information": record["information"]["proxy"]}
+    return {**record, "numbers": {run: measured, f"{run}_held_out": record["held_out"]}}
+
+
+def _pictures(path: Path) -> "Tensor":
+    """Return all pictures of a store, uint8 `[N, C, H, W]`."""
+    import numpy as np
+    import torch
+
+    from pygan.data.store import Store
+
+    store = Store(path)
+    return torch.from_numpy(store.read(np.arange(len(store))))
+
+
+def _copying(samples: "Tensor", train: "Tensor", settings: "DiffusionSpec") -> "tuple[dict[str, float], Moved]":
+    """Return how samples relate to single training pictures, and their nearest ones over flips, shifts, brightness.
+
+    Samples are rounded to 8 bits first, as pictures are when they are written.
+    """
+    from pygan.diffusion.study import as_float
+    from pygan.metrics.memorization import RATIO, authentic, calibrated_distance, nn_ratio
+    from pygan.metrics.neighbors import nearest, nearest_moved
+    from pygan.sampling import to_uint8
+
+    samples = as_float(to_uint8(samples))
+    near = nearest(samples, train, min(NEIGHBORS, len(train)))
+    moved = nearest_moved(samples, train, shift=settings.shift, brightness=settings.brightness)
+    values = samples[0].numel()
+    measured = {
+        "copies": nn_ratio(near) < RATIO,
+        "copies_moved": nn_ratio(moved) < RATIO,
+        "nearest": near.distance[:, 0] / values**0.5,
+        "calibrated": calibrated_distance(near),
+        "authentic": authentic(near, train),
+    }
+    return {name: float(value.double().mean()) for name, value in measured.items()}, moved
+
+
+def _save_panel(path: Path, samples: "Tensor", train: "Tensor", moved: "Moved") -> None:
+    from pygan.metrics.memorization import nearest_pairs, pairs_grid
+    from pygan.sampling import save_grid, to_uint8
+
+    pairs = nearest_pairs(moved, PAIRS)
+    save_grid(path, pairs_grid(to_uint8(samples), to_uint8(train), pairs), columns=10)
+
+
+if __name__ == "__main__":
+    run_stage(main)
