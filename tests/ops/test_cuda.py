@@ -99,20 +99,29 @@ def test_agrees_with_the_reference_in_float64(name: str, dtype: torch.dtype, lay
     """Outputs and all gradients; few and many channels, sides that fill tiles and that do not."""
     function = OPERATORS[name]
     for channels, side in ((3, 17), (64, 16), (40, 33), (512, 4)):
-        inputs = with_gradients(operands(channels, side, dtype, layout))
-        exact = with_gradients(inputs, torch.float64)
-        y = function(*inputs)
+        inputs = operands(channels, side, dtype, layout)
+        ours = values(function, with_gradients(inputs))
         with plain_operators():
-            expected = function(*exact)
-        assert y.dtype == dtype
-        dy = numbers(*y.shape, seed=9).to(dtype)
-        got = torch.autograd.grad(y, inputs[:-1], dy, allow_unused=True)
-        wanted = torch.autograd.grad(expected, exact[:-1], dy.double(), allow_unused=True)
-        for value, reference in ((y, expected), *zip(got, wanted, strict=True)):
-            if reference is None:
+            formula = values(function, with_gradients(inputs))
+            exact = values(function, with_gradients(inputs, torch.float64))
+        assert ours[0].dtype == dtype
+        for got, rounded, expected in zip(ours, formula, exact, strict=True):
+            if expected is None:
                 continue
-            error = (value.detach().double() - reference.detach()).norm() / reference.detach().norm()
-            assert error < 3 * TOLERANCE[dtype], f"{channels} channels, {side} pixels: {error:.1e}"
+            # Gradients of styles cancel: with some numbers rounded operands are far off, whoever computes.
+            allowed = max(3 * TOLERANCE[dtype], 2 * distance(rounded, expected))
+            assert distance(got, expected) < allowed, f"{channels} channels, {side} pixels"
+
+
+def values(function: Callable[..., Tensor], inputs: list[Tensor]) -> list[Tensor | None]:
+    """The output, and the gradients of everything but the filter."""
+    y = function(*inputs)
+    dy = numbers(*y.shape, seed=9).to(inputs[0].dtype)
+    return [y, *torch.autograd.grad(y, inputs[:-1], dy, allow_unused=True)]
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    return ((a.detach().double() - b.detach()).norm() / b.detach().norm()).item()
 
 
 @pytest.mark.parametrize("layout", FORMATS)
