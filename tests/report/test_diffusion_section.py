@@ -237,6 +237,7 @@ def test_a_study_of_diffusion_alone_has_a_page(records: list[dict[str, Any]], tm
     report.main({"stage": "report", "config": config}, inputs={"diffusion": paths}, out=tmp_path)
     html = (tmp_path / "index.html").read_text()
     assert set(re.findall(r'id="(\w+)"', html)) == {"what", "diffusion"} == set(re.findall(r'href="#(\w+)"', html))
+    assert "No run was trained" in html and "Nothing was trained" not in html
     assert html.count('class="badge') == 5 and html.count("data:image/png") == 4
     found = json.loads((tmp_path / "summary.json").read_text())["diffusion"]
     assert found == json.loads(json.dumps(diffusion_summary(records)))
