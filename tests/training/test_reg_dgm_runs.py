@@ -107,7 +107,8 @@ def test_it_joins_every_base_beside_other_methods(base: str, tmp_path: Path) -> 
 
 def test_it_looks_at_biggan_too() -> None:
     """BigGAN has no 16 pixels, so one step by hand."""
-    assert {*BASES, "biggan"} == {*KINDS}
+    gans = {kind for kind in KINDS if hasattr(load_spec("pygan.networks", {"kind": kind}), "discriminator")}
+    assert {*BASES, "biggan"} == gans
     ctx = Context(resolution=32, pictures=CTX.pictures)
     base = load_spec("pygan.networks", {"kind": "biggan", "g_channels": 4, "d_channels": 4})
     G, D = base.generator(ctx), nn.ModuleList([Plain(base.discriminator(ctx))]).requires_grad_(False)
