@@ -474,9 +474,10 @@ def follow():
         results / "rule_graph.json",
     )
     expected = planned(results / "plan.json") | {"reproduce": 0.0}
+    limits = workflow.resource_settings  # a cluster has a number of jobs in place of cores
     progress = Progress(
         remaining,
-        Estimate(expected, workflow.cores or 1),
+        Estimate(expected, limits.cores or limits.nodes or 1),
         lambda line: print(f"[{line}]", file=sys.stderr, flush=True),
         Refresh(results),
     )
