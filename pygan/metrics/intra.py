@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from pygan.draws import permutation
+from pygan.errors import DataError
 from pygan.metrics.base import Labels, prepared
 from pygan.metrics.frechet import frechet_distance
 from pygan.metrics.kid import KernelDistance
@@ -72,7 +73,7 @@ class IntraClass:
             labels: None: all pictures are of one class.
 
         Raises:
-            ValueError: no class has enough pictures in both sets.
+            DataError: no class has enough pictures in both sets.
         """
         prepared(real, gen)
         labels = labels or Labels.one_class(len(real), len(gen))
@@ -85,7 +86,12 @@ class IntraClass:
                     "n": {"train": labels.train_counts[c], "real": len(pair[0]), "gen": len(pair[1])}
                 }
         if not found:
-            raise ValueError(f"expected a class with at least {self.at_least} real and as many generated pictures")
+            counts = (sets.bincount(minlength=len(labels.names)) for sets in (labels.real, labels.gen))
+            most = torch.minimum(*counts).max().item()
+            raise DataError(
+                f"intra: got at most {most} real and as many generated pictures of one class, expected at least "
+                f"{self.at_least} (`at_least`) in one class or more: raise `evaluate.n_gen`, or lower `at_least`"
+            )
         results = {}
         for measure in MEASURES:
             groups = {"intra": sorted(found, key=lambda c: (-labels.train_counts[c], c))}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pygan.errors import ConfigError
+from pygan.errors import ConfigError, DataError
 from pygan.metrics.base import Labels, measure, measured_name
 from pygan.metrics.frechet import frechet_distance
 from pygan.metrics.intra import GROUPS, MEASURES, Spec, groups_of, mean_distance, principal_axes
@@ -89,7 +89,7 @@ def test_classes_with_few_pictures_are_left_out():
     found = compute(real[keep], gen, labels)
     assert list(found["kid_intra"]["classes"]) == ["a", "c", "b"]
     assert "kid_tail" not in found
-    with pytest.raises(ValueError, match="at least 400 real"):
+    with pytest.raises(DataError, match="expected at least 400 "):
         Spec(at_least=400).build().compute(real[keep], gen, labels)
 
 
