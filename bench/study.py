@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 GATE_SECONDS = 60 * 60
-SHOWN = re.compile(r"fd_|kid_|precision$|recall$|coverage$|diversity_tail|memorized_moved")
+SHOWN = re.compile(r"(fd|kid)_(?!intra|head|middle|tail)|precision$|recall$|coverage$|diversity_tail|memorized_moved")
 """Metrics in the table of runs."""
 
 
