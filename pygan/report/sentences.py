@@ -137,7 +137,7 @@ def time_sentence(study: Study) -> str:
     return (
         f"{seen}, but equal images are not equal time: a seed of {low} trained for {duration(seconds[low])}, a seed of "
         f"{high} for {duration(seconds[high])}, {seconds[high] / seconds[low]:.1f} times as long. Verdicts "
-        "compare runs after the images they saw, and tell beside it what a run of equal time reaches where one was named."
+        "compare runs after the images they saw, and tell beside them what a run of equal time reaches."
     )
 
 

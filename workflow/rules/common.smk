@@ -474,9 +474,8 @@ def follow():
         results / "rule_graph.json",
     )
     expected = planned(results / "plan.json") | {"reproduce": 0.0}
-    limits = (
-        workflow.resource_settings
-    )  # a cluster has a number of jobs in place of cores
+    # a cluster has a number of jobs in place of cores
+    limits = workflow.resource_settings
     progress = Progress(
         remaining,
         Estimate(expected, limits.cores or limits.nodes or 1),
