@@ -1,4 +1,4 @@
-"""The numbers of a finished study, the default one beside its time gate.
+"""The numbers of a study, the default one beside its time gate.
 
     time make reproduce        # in a fresh clone
     python bench/study.py --machine WORDS --seconds SECONDS
@@ -6,7 +6,9 @@
     snakemake --cores all reproduce --configfile config/bases.yaml
     python bench/study.py --machine WORDS --study bases
 
-SECONDS is the wall time of `make reproduce` after its set-up. Writes STUDY.json, the whole summary, and STUDY.md.
+SECONDS is the wall time of `make reproduce` after its set-up. Of a study that is not finished, `pygan report` writes
+what there is, and `--summary FILE` with a `--note` takes the numbers from there. Writes a JSON with the whole summary
+and a table of the same name: `study` for config/config.yaml, `study_full` for config/study.yaml, else that of the file.
 """
 
 import argparse
@@ -16,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 GATE_SECONDS = 60 * 60
+DEFAULT = "config"
+NAMES = {DEFAULT: "study", "study": "study_full"}
 SHOWN = re.compile(r"(fd|kid)_(?!intra|head|middle|tail)|precision$|recall$|coverage$|diversity_tail|memorized_moved")
 """Metrics in the table of runs."""
 
@@ -23,26 +27,32 @@ SHOWN = re.compile(r"(fd|kid)_(?!intra|head|middle|tail)|precision$|recall$|cove
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--machine", required=True, help="processor and cores in words")
-    parser.add_argument("--seconds", type=float, help="wall time of `make reproduce`")
-    parser.add_argument("--study", default="study", help="file in config/ without its suffix; `study`: the default one")
+    parser.add_argument("--study", default=DEFAULT, help="file in config/ without its suffix")
+    parser.add_argument("--seconds", type=float, help="wall time of `make reproduce`, for the default study's gate")
+    parser.add_argument("--command", help="what was run, if it differs")
+    parser.add_argument("--summary", type=Path, help="summary.json; default: that of the finished report")
+    parser.add_argument("--note", action="append", default=[], help="what a reader must know; may be repeated")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     arguments = parser.parse_args()
-    default = arguments.study == "study"
-    if default and arguments.seconds is None:
-        parser.error("--seconds: the default study has a time gate")
+    default = arguments.study == DEFAULT
+    if default and arguments.seconds is None and not arguments.note:
+        parser.error("--seconds: the default study has a time gate; a --note says why it was not measured")
     results = Path("results") if default else Path("results") / arguments.study
+    summary = arguments.summary or results / "report" / "summary.json"
     command = f"snakemake --cores all reproduce --configfile config/{arguments.study}.yaml"
     result = {
-        "command": "make reproduce" if default else command,
+        "command": arguments.command or ("make reproduce" if default else command),
         "machine": arguments.machine,
-        "study": json.loads((results / "report" / "summary.json").read_text()),
+        "notes": arguments.note,
+        "study": json.loads(summary.read_text()),
     }
-    if default:
+    if arguments.seconds is not None:
         result |= {"seconds": arguments.seconds, "gate_seconds": GATE_SECONDS}
         result["within_gate"] = arguments.seconds <= GATE_SECONDS
     table = as_table(result)
-    (arguments.out / f"{arguments.study}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (arguments.out / f"{arguments.study}.md").write_text(table)
+    name = NAMES.get(arguments.study, arguments.study)
+    (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (arguments.out / f"{name}.md").write_text(table)
     print(table, end="")
 
 
@@ -57,6 +67,8 @@ def as_table(result: dict[str, Any]) -> str:
             f"In a fresh clone: {result['seconds'] / 60:.1f} minutes after set-up.",
             f"Gate: {result['gate_seconds'] / 60:.0f} minutes, {verdict}.",
         ]
+    if notes := result.get("notes"):
+        lines += ["", *(f"- {note}" for note in notes)]
     lines += [
         "",
         "| run | seeds | " + " | ".join(names) + " | training seconds a seed |",
