@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from pygan.report.figures import Curves, Plot, class_bars, class_curves, curves_of
+from pygan.report.figures import Curves, class_bars, class_curves, curves_of
+from pygan.report.plots import Plot
 from pygan.report.study import Measured, Study
 from pygan.report.tables import Cell, Table
 from pygan.report.text import NONE, better, decimals_for, mean_of, metric_title, number

@@ -14,7 +14,8 @@ from pygan.report.diffusion_claims import (
     trained_runs,
 )
 from pygan.report.evidence import mean_interval
-from pygan.report.figures import RUN_COLORS, Line, Plot, quantities
+from pygan.report.figures import RUN_COLORS, Line, quantities
+from pygan.report.plots import Plot
 from pygan.report.tables import Cell, Table
 from pygan.report.text import NONE, count, interval_text, number
 

@@ -1,23 +1,18 @@
-"""The plots of the report: small SVGs that stand in the page itself and take their ink from its style sheet.
+"""The plots of the report, each one panel, so that a narrow screen can stack them.
 
-Each plot is one panel, so a narrow screen can stack them; light and dark pages share one drawing. A run has the same
-color in every plot and table. Nothing here changes matplotlib's global state for others.
+A run has the same color in every plot and table.
 """
 
-import hashlib
-import io
 import math
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, NullFormatter
 
 from pygan.report.evidence import mean_interval
+from pygan.report.plots import MARGINS, Plot, beside, plot
 
 RUN_COLORS = (
     *("#808894", "#3d85c6", "#d9822b", "#3a9d6e", "#a46fc4", "#c9504f"),
@@ -26,31 +21,18 @@ RUN_COLORS = (
 """Readable on white and on near-black; the first run, usually the baseline, is gray."""
 PART_COLORS = {"train": "#3d85c6", "validation": "#d9822b", "generated": "#808894"}
 LOSS_COLORS = {"D": "#a46fc4", "G": "#3a9d6e"}
-INK = {"ink": "#0a0b0c", "faint": "#0d0e0f", "paper": "#1a1b1c"}
-"""Stand-ins that no run has as its color: `_clean` turns them into the page's variables `--plot-ink` and so on."""
 REFERENCE_REACH = 2.5
 """A reference farther from the runs than this many times their range is named at the margin instead of drawn."""
 PANEL_INCHES = (4.0, 2.7)
 CLASS_COLORS = LinearSegmentedColormap.from_list("classes", ("#3d85c6", "#a46fc4", "#c9504f"))
 """From the most frequent class to the rarest."""
 CLASS_INCHES = (5.6, 3.0)
-MARGINS = (0.66, 0.12, 0.44, 0.44)
-"""Inches left, right, above and below the axes. Fixed ones take half the time of a layout that measures the text."""
 
 MANY_RUNS = 6
 """More runs than this are named beside the axes."""
 
 Curves = Mapping[int, Sequence[tuple[float, float]]]
 """Seed -> points (nimg, value)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plot:
-    """One panel as SVG markup, for a light and a dark page alike."""
-
-    svg: str
-    alt: str
-    """What the panel shows, in words."""
 
 
 def run_colors(runs: Sequence[str]) -> dict[str, str]:
@@ -108,7 +90,7 @@ def training_curves(
         axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.03), borderaxespad=0, columnspacing=1.2)
 
     seeds = max(len(curves) for curves in drawn.values())
-    return _plot(draw, f"{title}: {', '.join(drawn)} over images seen, mean of {seeds} seed(s)", PANEL_INCHES)
+    return plot(draw, f"{title}: {', '.join(drawn)} over images seen, mean of {seeds} seed(s)", PANEL_INCHES)
 
 
 def class_curves(title: str, lines: Mapping[str, Curves], ylabel: str) -> Plot:
@@ -134,7 +116,7 @@ def class_curves(title: str, lines: Mapping[str, Curves], ylabel: str) -> Plot:
         axes.set_title(title)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0, fontsize=6.5)
 
-    return _plot(draw, f"{title} of {', '.join(lines)} over images seen", CLASS_INCHES, (0.66, 1.75, 0.32, 0.44))
+    return plot(draw, f"{title} of {', '.join(lines)} over images seen", CLASS_INCHES, (0.66, 1.75, 0.32, 0.44))
 
 
 def values_by_run(
@@ -174,8 +156,8 @@ def values_by_run(
         axes.set_title(title)
 
     height = 0.68 + 0.3 * max(len(drawn), 4)
-    return _plot(
-        draw, f"{title}: every seed's value, mean and 95 % interval per run", (5.2, height), _beside(drawn, 0.26)
+    return plot(
+        draw, f"{title}: every seed's value, mean and 95 % interval per run", (5.2, height), beside(drawn, 0.26)
     )
 
 
@@ -210,7 +192,7 @@ def metric_against_seconds(
         axes.set_title(title)
         _legend_of_runs(axes, drawn)
 
-    return _plot(draw, f"{title}: one dot per seed of {', '.join(drawn)}", (4.6, 3.0), _room_for_legend(drawn))
+    return plot(draw, f"{title}: one dot per seed of {', '.join(drawn)}", (4.6, 3.0), _room_for_legend(drawn))
 
 
 def lines_against_seconds(
@@ -233,7 +215,7 @@ def lines_against_seconds(
         axes.set_title(title)
         _legend_of_runs(axes, drawn)
 
-    return _plot(draw, f"{title}: one line per seed of {', '.join(drawn)}", (4.6, 3.0), _room_for_legend(drawn))
+    return plot(draw, f"{title}: one line per seed of {', '.join(drawn)}", (4.6, 3.0), _room_for_legend(drawn))
 
 
 def lines_over_images(title: str, ylabel: str, lines: Mapping[str, Curves], colors: Mapping[str, str]) -> Plot | None:
@@ -266,7 +248,7 @@ def lines_over_images(title: str, ylabel: str, lines: Mapping[str, Curves], colo
         axes.set_title(title)
         axes.legend(loc="best")
 
-    return _plot(draw, f"{title}: {', '.join(drawn)} over images seen", PANEL_INCHES)
+    return plot(draw, f"{title}: {', '.join(drawn)} over images seen", PANEL_INCHES)
 
 
 def dumbbells(
@@ -306,7 +288,7 @@ def dumbbells(
         axes.set_title(title, pad=19)
         axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.2, columnspacing=1.2)
 
-    return _plot(draw, f"{title} of {', '.join(values)}", (4.8, 1.0 + 0.27 * max(len(values), 3)), _beside(values))
+    return plot(draw, f"{title} of {', '.join(values)}", (4.8, 1.0 + 0.27 * max(len(values), 3)), beside(values))
 
 
 def class_bars(
@@ -338,7 +320,7 @@ def class_bars(
         axes.grid(visible=False, axis="x")
         axes.set_title(title)
 
-    return _plot(draw, f"{title}: one bar for each of {', '.join(values)}", PANEL_INCHES, (0.5, 0.1, 0.3, 0.95))
+    return plot(draw, f"{title}: one bar for each of {', '.join(values)}", PANEL_INCHES, (0.5, 0.1, 0.3, 0.95))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,7 +382,7 @@ def quantities(
             axes.legend(loc="best")
 
     names = ", ".join(line.label for line in lines if line.label)
-    return _plot(draw, f"{title}: {ylabel} against {xlabel}" + (f" for {names}" if names else ""), PANEL_INCHES)
+    return plot(draw, f"{title}: {ylabel} against {xlabel}" + (f" for {names}" if names else ""), PANEL_INCHES)
 
 
 def _legend_of_runs(axes: Axes, runs: Collection[str]) -> None:
@@ -453,82 +435,3 @@ def _mean_curve(curves: Curves) -> list[tuple[float, float]]:
     if not common:
         return sorted(by_seed[0].items())
     return [(nimg, sum(points[nimg] for points in by_seed) / len(by_seed)) for nimg in common]
-
-
-def _plot(
-    draw: Callable[[Axes, Mapping[str, str]], None],
-    alt: str,
-    inches: tuple[float, float],
-    margins: tuple[float, float, float, float] = MARGINS,
-) -> Plot:
-    return Plot(svg=_svg(draw, inches, margins), alt=alt)
-
-
-def _beside(names: Iterable[str], below: float = MARGINS[3]) -> tuple[float, float, float, float]:
-    """Return the margins that leave room for names of rows to the left."""
-    longest = max((len(name) for name in names), default=0)
-    return 0.2 + 0.072 * longest, 0.12, 0.42, below
-
-
-def _svg(
-    draw: Callable[[Axes, Mapping[str, str]], None],
-    inches: tuple[float, float],
-    margins: tuple[float, float, float, float],
-) -> str:
-    style = {
-        "font.size": 8,
-        "axes.titlesize": 9,
-        "axes.titlelocation": "left",
-        "axes.titleweight": "bold",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.facecolor": "none",
-        "figure.facecolor": "none",
-        "axes.edgecolor": INK["ink"],
-        "axes.linewidth": 0.7,
-        "axes.grid": True,
-        "grid.color": INK["faint"],
-        "grid.linewidth": 0.6,
-        "text.color": INK["ink"],
-        "axes.labelcolor": INK["ink"],
-        "axes.titlecolor": INK["ink"],
-        "xtick.color": INK["ink"],
-        "ytick.color": INK["ink"],
-        "legend.frameon": False,
-        "legend.fontsize": 7.5,
-        "legend.handlelength": 1.2,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "pygan",
-    }
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=inches)
-        (width, height), (left, right, above, below) = inches, margins
-        box = (left / width, below / height, 1 - (left + right) / width, 1 - (above + below) / height)
-        axes = figure.add_axes(box)
-        axes.set_axisbelow(True)
-        draw(axes, INK)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return _clean(buffer.getvalue())
-
-
-def _clean(svg: str) -> str:
-    """Make a stand-alone SVG fit to stand inside a page.
-
-    What would reach beyond the drawing goes (its style sheet, its size, names of its parts), the ids it refers to
-    become its own, and ink becomes a variable of the page.
-    """
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"| version="[^"]*"', "", svg).replace("xlink:href", "href")
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*pt" height="[^"]*pt"|(<svg[^>]*?) height="[^"]*pt"', r"\1\2", svg, count=1)
-    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
-    svg = re.sub(r"font: ([^;\"]*?px)[^;\"]*", r"font: \1 sans-serif", svg)
-    svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
-    for name, color in INK.items():
-        svg = svg.replace(color, f"var(--plot-{name})")
-    used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
-    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
-    own = hashlib.sha256(svg.encode()).hexdigest()[:8]
-    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{own}-", svg)
-    return re.sub(r"\n\s*", "\n", svg)

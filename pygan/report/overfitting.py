@@ -9,7 +9,8 @@ Networks with Limited Data" (Karras et al., NeurIPS 2020, arXiv:2006.06676, equa
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pygan.report.figures import PART_COLORS, Plot, dumbbells
+from pygan.report.figures import PART_COLORS, dumbbells
+from pygan.report.plots import Plot
 from pygan.report.study import Study
 from pygan.report.tables import Cell, Table
 from pygan.report.text import mean_of, number

@@ -25,7 +25,7 @@ from pygan.report import (
 from pygan.report.effect_bars import effect_bars
 from pygan.report.equal_time import equal_time_table, longer_table, scored_snapshots
 from pygan.report.evidence import MDE_DEFINITION, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Verdict
-from pygan.report.figures import Plot
+from pygan.report.plots import Plot
 from pygan.report.rule_graph import rule_graph
 from pygan.report.study import Study, values_of
 from pygan.report.text import duration, keep_units, metric_title, number

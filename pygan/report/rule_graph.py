@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from pygan.report.figures import Plot
+from pygan.report.plots import Plot
 from pygan.report.text import duration
 
 BOX = (112, 40)

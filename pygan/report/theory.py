@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from pygan.report.figures import RUN_COLORS, Line, Plot, quantities
+from pygan.report.figures import RUN_COLORS, Line, quantities
+from pygan.report.plots import Plot
 from pygan.report.tables import Cell, Table
 from pygan.report.text import NONE, number
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from pygan.report.evidence import mean_interval
-from pygan.report.figures import RUN_COLORS, Line, Plot, quantities
+from pygan.report.figures import RUN_COLORS, Line, quantities
+from pygan.report.plots import Plot
 from pygan.report.study import Owned, Study
 from pygan.report.tables import Cell, Table
 from pygan.report.text import NONE, mean_of, metric_title, number, optional

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import report
 from pygan.errors import MissingInput
-from pygan.report import figures
+from pygan.report import plots
 from pygan.report.diffusion import diffusion_summary, parts
 from pygan.report.diffusion_claims import judged
 from pygan.report.text import NONE
@@ -125,7 +125,7 @@ def records(tmp_path: Path) -> list[dict[str, Any]]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Panels are planned, but not drawn: that takes half a second each."""
-    monkeypatch.setattr(figures, "_svg", lambda *arguments: "<svg></svg>")
+    monkeypatch.setattr(plots, "_svg", lambda *arguments: "<svg></svg>")
 
 
 def verdicts(records: list[dict[str, Any]]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 
-from pygan.report import figures
+from pygan.report import figures, plots
 
 
 def test_run_colors_repeat_after_the_last() -> None:
@@ -53,7 +53,7 @@ def test_a_drawing_keeps_to_itself_inside_a_page() -> None:
     for svg, own in zip((first, second), ids, strict=True):
         assert own == set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
         assert not re.search(r"<style|http|xlink|<\?xml|DejaVu|width=\"[0-9.]+pt", svg)
-        assert "var(--plot-ink)" in svg and not any(color in svg for color in figures.INK.values())
+        assert "var(--plot-ink)" in svg and not any(color in svg for color in plots.INK.values())
 
 
 def test_style_does_not_leak() -> None:

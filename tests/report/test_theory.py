@@ -12,7 +12,7 @@ from pipeline import report, theory
 from pygan.data.pictures import ArrayPicture
 from pygan.data.store import write_store
 from pygan.errors import DataError
-from pygan.report import figures
+from pygan.report import figures, plots
 from pygan.report.theory import parts, theory_summary
 
 SMALL = {
@@ -26,7 +26,7 @@ SMALL = {
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Panels are planned, but not drawn: that takes half a second each."""
-    monkeypatch.setattr(figures, "_svg", lambda *arguments: "<svg></svg>")
+    monkeypatch.setattr(plots, "_svg", lambda *arguments: "<svg></svg>")
 
 
 @pytest.fixture(scope="module")
