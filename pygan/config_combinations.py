@@ -262,7 +262,7 @@ def _check_start(study: Study, name: str, run: Run) -> None:
             if getattr(run, other) is not None:
                 raise ConfigError(f"runs.{name}.init_from: a run with `{other}` has another start already")
     if run.continues is not None:
-        starts.append((f"runs.{name}.continues.run", run.continues.run, _start_nimg(run)))
+        starts.append((f"runs.{name}.continues.run", run.continues.run, start_nimg(run)))
     if run.ticket is not None:
         if run.ticket.found_in is not None:
             starts.append((f"runs.{name}.ticket.found_in", run.ticket.found_in, run.ticket.rewind_nimg))
@@ -276,7 +276,7 @@ def _check_start(study: Study, name: str, run: Run) -> None:
                 raise ConfigError(f"{key}: {other_name} has another `{field}` than {name}, expected the same")
         if nimg and nimg not in other.training.snapshots:
             raise ConfigError(f"{key}: {other_name} lists no snapshot at {nimg} images: add it to its snapshots")
-    if (start := _start_nimg(run)) >= run.training.total_nimg:
+    if (start := start_nimg(run)) >= run.training.total_nimg:
         raise ConfigError(f"runs.{name}.training.total_nimg: got {run.training.total_nimg}, expected more than {start}")
     if run.continues is None:
         return
@@ -378,7 +378,7 @@ def _check_ticket(study: Study, name: str, run: Run) -> None:
             raise ConfigError(f"runs.{name}.ticket.structure: expected {structure}, that of {run.ticket.like}")
 
 
-def _start_nimg(run: Run) -> int:
+def start_nimg(run: Run) -> int:
     """The image count of the start; 0 for a best snapshot, with which the count begins again."""
     if run.continues is not None:
         return 0 if run.continues.nimg == "best" else run.continues.nimg
@@ -387,7 +387,7 @@ def _start_nimg(run: Run) -> int:
 
 def _writes_its_start(run: Run) -> bool:
     """Whether a run writes its networks before the first step."""
-    return 0 in run.training.snapshots and run.continues is None and _start_nimg(run) == 0
+    return 0 in run.training.snapshots and run.continues is None and start_nimg(run) == 0
 
 
 def _has_untrained(run: Run) -> bool:

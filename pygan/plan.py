@@ -1,28 +1,25 @@
 """`pygan plan CONFIG`: the jobs of a study and what they will take, told before anything is computed.
 
-The time of a training step is measured on this machine: every run trains for some steps on noise, as many runs side by
-side as there are cores, in the loop that will train it. So are the start of a process and the pictures per second of
-the network that judges. What stages have taken before in this study (Snakemake's benchmark tables) comes before any of
-that, trainings excepted, whose budget may have changed. The remaining constants are seconds on the machine of `bench/`.
+The time of a training step, of the start of a process and of a judge's look at a picture are measured on this machine
+(`pygan.speeds`). What stages have taken before in this study (Snakemake's benchmark tables) comes before any of that,
+trainings excepted, whose budget may have changed. The remaining constants are seconds on the machine of `bench/`.
 """
 
 import csv
 import json
 import os
 import re
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pygan.config import Study
+from pygan.checkpoint import write_json
+from pygan.config import Study, check_files, load
+from pygan.config_combinations import start_nimg
+from pygan.speeds import Speeds, measure
 
 PREPARE, METRICS, PROBE, PRUNE, THEORY, REPORT = 5.0, 10.0, 8.0, 1.0, 60.0, 20.0
 """Seconds beside the start of the process and the judge's pictures: to decode a packaged data set, to compute the
@@ -52,22 +49,6 @@ _RULES = {
     "diffusion exact": "diffusion_exact",
 }
 """Jobs whose benchmark table is not named after their rule."""
-_NOT_ITS_STEP = ("continues", "init_from", "ticket", "subset", "dataset")
-"""Keys of a run that do not decide the time of its step."""
-_STEPS = 8
-"""Measured at least; as many come before, in which caches warm up."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Speeds:
-    """What was measured on this machine."""
-
-    start: float
-    """Seconds until a process has imported everything."""
-    judged: tuple[float, ...]
-    """Pictures per second through the network of every judge; empty: there is none."""
-    step: dict[str, float]
-    """Run -> seconds of a training step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +110,6 @@ def make_plan(config: Path, cores: int, say: Callable[[str], None]) -> str:
     Raises:
         ConfigError, MissingInput: as `pygan check`.
     """
-    from pygan.checkpoint import write_json
-    from pygan.config import check_files, load
-
     study = load(config)
     check_files(study)
     results = Path(study.output)
@@ -143,7 +121,7 @@ def make_plan(config: Path, cores: int, say: Callable[[str], None]) -> str:
 # Jobs
 
 
-def plan(study: "Study", speeds: Speeds, cores: int, results: Path | None = None) -> Plan:
+def plan(study: Study, speeds: Speeds, cores: int, results: Path | None = None) -> Plan:
     """Return the jobs of a study with their seconds.
 
     Args:
@@ -163,9 +141,8 @@ def plan(study: "Study", speeds: Speeds, cores: int, results: Path | None = None
     )
 
 
-def _jobs(study: "Study", speeds: Speeds, results: Path | None) -> Iterator[Job]:
+def _jobs(study: Study, speeds: Speeds, results: Path | None) -> Iterator[Job]:
     seeds, start = len(study.seeds), speeds.start
-
     judges = [] if study.evaluate is None else [study.evaluate, *study.evaluate.also]
     measured = start + sum(
         METRICS + (judge.n_gen or study.evaluate.n_gen) / rate
@@ -178,7 +155,7 @@ def _jobs(study: "Study", speeds: Speeds, results: Path | None) -> Iterator[Job]
         yield Job(stage="reference", name=f"reference {dataset}", n=len(judges), seconds=pictures)
     for run, settings in study.runs.items():
         training = settings.training
-        steps = (training.total_nimg - _start_nimg(settings)) / training.nimg_per_step
+        steps = (training.total_nimg - start_nimg(settings)) / training.nimg_per_step
         rounds = _rounds(settings)
         for name in (*(f"train_{run}_round{number}" for number in range(1, rounds)), f"train_{run}"):
             yield Job(stage="train", name=name, n=seeds, seconds=start + steps * speeds.step[run])
@@ -201,7 +178,7 @@ def _jobs(study: "Study", speeds: Speeds, results: Path | None) -> Iterator[Job]
     yield Job(stage="report", name="report", n=1, seconds=REPORT)
 
 
-def _diffusion_jobs(study: "Study", start: float) -> Iterator[Job]:
+def _diffusion_jobs(study: Study, start: float) -> Iterator[Job]:
     section, seeds = study.diffusion, len(study.seeds)
     if section is None:
         return
@@ -216,7 +193,7 @@ def _diffusion_jobs(study: "Study", start: float) -> Iterator[Job]:
         yield Job(stage="diffusion", name=f"diffusion_run {run}", n=seeds, seconds=start + seconds)
 
 
-def _judged_datasets(study: "Study") -> list[str]:
+def _judged_datasets(study: Study) -> list[str]:
     named = [run.dataset for run in study.runs.values()] + [study.anchors.real]
     return [name for name in dict.fromkeys(named) if name is not None]
 
@@ -225,14 +202,8 @@ def _rounds(run: Any) -> int:
     return 0 if run.ticket is None else getattr(run.ticket, "rounds", 1)
 
 
-def _start_nimg(run: Any) -> int:
-    if run.continues is not None:
-        return 0 if run.continues.nimg == "best" else run.continues.nimg
-    return run.ticket.rewind_nimg if run.ticket is not None else 0
-
-
 def _own_snapshots(run: Any) -> list[int]:
-    start = _start_nimg(run)
+    start = start_nimg(run)
     return [nimg for nimg in run.training.snapshots if nimg > start]
 
 
@@ -248,7 +219,7 @@ def _pictures(results: Path | None, dataset: str) -> int:
     return sum(split["n"] for split in splits.values())
 
 
-def _longest_chain(study: "Study", seconds: dict[str, float]) -> float:
+def _longest_chain(study: Study, seconds: dict[str, float]) -> float:
     """Return the seconds of the jobs of one seed that wait for one another, over the run where they are most."""
 
     def trained(run: str) -> float:
@@ -290,143 +261,7 @@ def _recorded(results: Path) -> dict[str, float]:
 def _with_record(job: Job, recorded: dict[str, float]) -> Job:
     if job.stage == "train" or job.name not in recorded:
         return job
-    return Job(stage=job.stage, name=job.name, n=job.n, seconds=recorded[job.name], recorded=True)
-
-
-# Measuring this machine
-
-
-def measure(study: "Study", cores: int, say: Callable[[str], None]) -> Speeds:
-    """Return the speeds of this machine for the runs of a study, `cores` processes measuring side by side.
-
-    Runs that differ in their budget or their start alone are measured once.
-
-    Args:
-        say: told what is measured.
-    """
-    values = study.plain()
-    cases = {run: _case(values, run) for run in study.runs}
-    distinct = {json.dumps(case, sort_keys=True): case for case in cases.values()}
-    say(f"measuring {len(distinct)} kinds of training step on this machine ...")
-    asked = time.time()
-    with ProcessPoolExecutor(
-        cores, mp_context=get_context("spawn"), initializer=_begin, initargs=(study.threads,)
-    ) as pool:
-        ready = pool.submit(_ready)
-        judges = [] if study.evaluate is None else [values["evaluate"], *values["evaluate"]["also"]]
-        judged = [pool.submit(_judged_per_second, judge["network"]) for judge in judges]
-        steps = dict(zip(distinct, pool.map(_step_seconds, distinct.values()), strict=True))
-        return Speeds(
-            start=ready.result() - asked,
-            judged=tuple(rate.result() for rate in judged),
-            step={run: steps[json.dumps(case, sort_keys=True)] for run, case in cases.items()},
-        )
-
-
-def _case(values: dict[str, Any], run: str) -> dict[str, Any]:
-    """Return what decides the time of a step: the run without its length, the picture and the networks of its heads."""
-    settings = dict(values["runs"][run])
-    dataset = values["datasets"][settings["dataset"]]
-    aided = next((d for d in settings["discriminators"] if d["kind"] == "vision_aided" and not d["networks"]), None)
-    training = {k: v for k, v in settings["training"].items() if not k.endswith("nimg") and k != "snapshots"}
-    return {
-        **{key: value for key, value in settings.items() if key not in _NOT_ITS_STEP},
-        "training": training,
-        "resolution": dataset["resolution"],
-        "channels": dataset["channels"],
-        "frozen": values["bank"][: aided["count"]] if aided else [],
-    }
-
-
-def _begin(threads: int) -> None:
-    """Prepare a measuring process as a stage is prepared."""
-    from pygan.allocator import set_allocator
-
-    set_allocator()
-    os.environ["TQDM_DISABLE"] = "1"
-    import torch
-
-    torch.set_num_threads(threads)
-
-
-def _ready() -> float:
-    """Return the time when everything that a stage needs is imported."""
-    import pygan.metrics.base
-    import pygan.training.gan  # noqa: F401
-
-    return time.time()
-
-
-def _judged_per_second(network: dict[str, Any], n: int = 128) -> float:
-    import torch
-
-    from pygan.context import Context
-    from pygan.metrics.base import extract, network_spec
-
-    judge = network_spec(network, "evaluate.network").build(Context(resolution=0))
-    pictures = torch.from_numpy(_Noise(n, 32, 3).read(range(n)))
-    extract(pictures[: n // 4], judge)
-    started = time.perf_counter()
-    extract(pictures, judge)
-    return n / (time.perf_counter() - started)
-
-
-def _step_seconds(case: dict[str, Any]) -> float:
-    """Return the seconds of a step of a run, its own loop training it on noise."""
-    from pygan.spec import parse
-    from pygan.training.spec import TrainingSpec
-
-    per_step = case["training"]["batch"] * case["training"]["d_steps"]
-    lazy = max([term.get("every") or 1 for term in case["regularizers"]], default=1)
-    nimg = per_step * max(_STEPS, min(lazy, 2 * _STEPS))
-    lengths = {"total_nimg": 2 * nimg, "snapshots": [2 * nimg], "tick_nimg": nimg, "checkpoint_nimg": 2 * nimg}
-    spec = parse(TrainingSpec, case["training"] | lengths | {"ema_start_nimg": 0}, "training")
-    noise = _Noise(256, case["resolution"], case["channels"])
-    names = [f"class {label}" for label in range(noise.classes)]
-    config = case | {"seed": 0, "subset": None, "ticket": None, "continues": None}
-    train, run = _assembled(config, store=noise, held_out=noise, class_names=names)
-    with TemporaryDirectory() as folder:
-        train(run, spec, state_dir=Path(folder, "state"), out_dir=Path(folder))
-        last = Path(folder, "stats.jsonl").read_text().splitlines()[-1]
-    return per_step / json.loads(last)["img_per_sec"]
-
-
-def _assembled(config: dict[str, Any], **material: Any) -> tuple[Callable[..., dict[str, Any]], Any]:
-    """Return the loop of a run and the run: those of a denoiser where the loss is a mapping."""
-    if isinstance(config["loss"], dict):
-        from pygan.training.assemble_denoiser import assemble
-        from pygan.training.diffusion import train
-
-        return train, assemble(config, **material)[0]
-    from pygan.context import Context
-    from pygan.spec import load_spec
-    from pygan.training.assemble import assemble
-    from pygan.training.gan import train
-
-    frozen = [load_spec("pygan.features", entry, "bank").build(Context(resolution=0)) for entry in config["frozen"]]
-    for network in frozen:
-        network.separable = True
-    return train, assemble(config, frozen=tuple(frozen), **material)[0]
-
-
-class _Noise:
-    """Pictures of noise in place of a store."""
-
-    classes = 10
-
-    def __init__(self, n: int, resolution: int, channels: int) -> None:
-        import numpy as np
-
-        self.path = Path("noise")
-        self.resolution, self.channels = resolution, channels
-        self.labels = np.arange(n) % self.classes
-        self._pictures = np.random.default_rng(0).integers(0, 256, (n, channels, resolution, resolution), np.uint8)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def read(self, indices: Any) -> Any:
-        return self._pictures[list(indices)]
+    return replace(job, seconds=recorded[job.name], recorded=True)
 
 
 # Words

@@ -43,6 +43,7 @@ ROWS = (
         "pygan.cli_weights",
         "pygan.train_folder",
         "pygan.plan",
+        "pygan.speeds",
         "pygan.advise",
         "pygan.doctor",
         "pygan.__main__",

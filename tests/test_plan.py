@@ -8,9 +8,11 @@ import yaml
 from typer.testing import CliRunner
 
 from pygan import plan as planning
+from pygan import speeds
 from pygan.cli import app
 from pygan.config import Study, check_combinations, parse_study
-from pygan.plan import METRICS, PREPARE, PROBE, PRUNE, REPORT, Speeds, plan, text
+from pygan.plan import METRICS, PREPARE, PROBE, PRUNE, REPORT, plan, text
+from pygan.speeds import Speeds
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEEDS = Speeds(start=2.0, judged=(100.0,), step={"base": 0.1, "ticket": 0.1, "vision_aided": 0.3})
@@ -85,8 +87,8 @@ def test_the_size_of_a_prepared_data_set_and_every_judge_count(tmp_path: Path) -
     manifest = tmp_path / "data/land/manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text(json.dumps({"splits": {"train": {"n": 400}, "test": {"n": 100}}}))
-    speeds = Speeds(start=2.0, judged=(100.0, 10.0), step=SPEEDS.step)
-    jobs = {job.name: (job.n, job.seconds) for job in plan(parse_study(values), speeds, 2, tmp_path).jobs}
+    two_judges = Speeds(start=2.0, judged=(100.0, 10.0), step=SPEEDS.step)
+    jobs = {job.name: (job.n, job.seconds) for job in plan(parse_study(values), two_judges, 2, tmp_path).jobs}
     assert jobs["reference land"] == (2, 2 + (5 + 50) / 2)
     assert jobs["evaluate base"] == (1, 2 + METRICS + 1 + METRICS + 5)
 
@@ -102,7 +104,7 @@ def test_the_words(study: Study) -> None:
 
 def test_runs_that_differ_in_their_length_alone_are_measured_once(study: Study) -> None:
     values = study.plain()
-    base, ticket, aided = (planning._case(values, run) for run in ("base", "ticket", "vision_aided"))
+    base, ticket, aided = (speeds._case(values, run) for run in ("base", "ticket", "vision_aided"))
     assert base != ticket != aided  # augmented, aided
     assert [entry["kind"] for entry in aided["frozen"]] == ["efficientnet_lite0"]
     values["runs"]["longer"] = {
@@ -110,7 +112,7 @@ def test_runs_that_differ_in_their_length_alone_are_measured_once(study: Study) 
         "continues": {"run": "base", "nimg": 640},
         "training": {**values["runs"]["base"]["training"], "total_nimg": 6400, "snapshots": [6400]},
     }
-    assert planning._case(values, "longer") == base
+    assert speeds._case(values, "longer") == base
 
 
 def test_a_step_is_measured_in_the_loop() -> None:
@@ -118,12 +120,12 @@ def test_a_step_is_measured_in_the_loop() -> None:
     values["runs"] = {"base": values["runs"]["base"]}
     values["runs"]["base"]["base"] |= {"z_dim": 8, "g_channels": 4, "d_channels": 4}
     values |= {"claims": [], "bank": []}
-    assert 0 < planning._step_seconds(planning._case(parse_study(values).plain(), "base")) < 60
+    assert 0 < speeds._step_seconds(speeds._case(parse_study(values).plain(), "base")) < 60
 
 
 def test_the_verb_prints_the_plan_and_writes_it_for_the_workflow(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(planning, "measure", lambda study, cores, say: SPEEDS)
-    monkeypatch.setattr("pygan.config.check_files", lambda study: None)
+    monkeypatch.setattr(planning, "check_files", lambda study: None)
     path = tmp_path / "study.yaml"
     path.write_text((ROOT / "config/smoke.yaml").read_text().replace("results/smoke", str(tmp_path / "results")))
     result = CliRunner().invoke(app, ["plan", str(path), "--cores", "2"])
@@ -135,7 +137,7 @@ def test_the_verb_prints_the_plan_and_writes_it_for_the_workflow(tmp_path: Path,
 @pytest.mark.slow
 def test_this_machine_is_measured_by_processes(study: Study) -> None:
     said: list[str] = []
-    speeds = planning.measure(study, 2, said.append)
+    measured = speeds.measure(study, 2, said.append)
     assert said == ["measuring 3 kinds of training step on this machine ..."]
-    assert set(speeds.step) == set(study.runs)
-    assert speeds.start > 0 and speeds.judged[0] > 0 and all(seconds > 0 for seconds in speeds.step.values())
+    assert set(measured.step) == set(study.runs)
+    assert measured.start > 0 and measured.judged[0] > 0 and all(seconds > 0 for seconds in measured.step.values())

@@ -1,0 +1,171 @@
+"""How fast this machine is for a study: what `pygan plan` measures before anything is computed.
+
+Every run trains for some steps on noise, as many runs side by side as there are cores, in the loop that will train it.
+So are the start of a process and the pictures per second of the networks that judge.
+
+Nothing here imports torch before a process has chosen its allocator (`_begin`).
+"""
+
+import importlib
+import json
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pygan.config import Study
+
+_NOT_ITS_STEP = ("continues", "init_from", "ticket", "subset", "dataset")
+"""Keys of a run that do not decide the time of its step."""
+_STEPS = 8
+"""Measured at least; as many come before, in which caches warm up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speeds:
+    """What was measured on this machine."""
+
+    start: float
+    """Seconds until a process has imported everything."""
+    judged: tuple[float, ...]
+    """Pictures per second through the network of every judge; empty: there is none."""
+    step: dict[str, float]
+    """Run -> seconds of a training step."""
+
+
+def measure(study: "Study", cores: int, say: Callable[[str], None]) -> Speeds:
+    """Return the speeds of this machine for the runs of a study, `cores` processes measuring side by side.
+
+    Runs that differ in their budget or their start alone are measured once.
+
+    Args:
+        say: told what is measured.
+    """
+    values = study.plain()
+    cases = {run: _case(values, run) for run in study.runs}
+    distinct = {json.dumps(case, sort_keys=True): case for case in cases.values()}
+    say(f"measuring {len(distinct)} kinds of training step on this machine ...")
+    asked = time.time()
+    with ProcessPoolExecutor(
+        cores, mp_context=get_context("spawn"), initializer=_begin, initargs=(study.threads,)
+    ) as pool:
+        ready = pool.submit(_ready)
+        judges = [] if study.evaluate is None else [values["evaluate"], *values["evaluate"]["also"]]
+        judged = [pool.submit(_judged_per_second, judge["network"]) for judge in judges]
+        steps = dict(zip(distinct, pool.map(_step_seconds, distinct.values()), strict=True))
+        return Speeds(
+            start=ready.result() - asked,
+            judged=tuple(rate.result() for rate in judged),
+            step={run: steps[json.dumps(case, sort_keys=True)] for run, case in cases.items()},
+        )
+
+
+def _case(values: dict[str, Any], run: str) -> dict[str, Any]:
+    """Return what decides the time of a step: the run without its length, the picture and the networks of its heads."""
+    settings = dict(values["runs"][run])
+    dataset = values["datasets"][settings["dataset"]]
+    aided = next((d for d in settings["discriminators"] if d["kind"] == "vision_aided" and not d["networks"]), None)
+    training = {k: v for k, v in settings["training"].items() if not k.endswith("nimg") and k != "snapshots"}
+    return {
+        **{key: value for key, value in settings.items() if key not in _NOT_ITS_STEP},
+        "training": training,
+        "resolution": dataset["resolution"],
+        "channels": dataset["channels"],
+        "frozen": values["bank"][: aided["count"]] if aided else [],
+    }
+
+
+def _begin(threads: int) -> None:
+    """Prepare a measuring process as a stage is prepared."""
+    from pygan.allocator import set_allocator
+
+    set_allocator()
+    os.environ["TQDM_DISABLE"] = "1"
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _ready() -> float:
+    """Return the time when everything that a stage needs is imported."""
+    for module in ("pygan.metrics.base", "pygan.training.gan"):
+        importlib.import_module(module)
+    return time.time()
+
+
+def _judged_per_second(network: dict[str, Any], n: int = 128) -> float:
+    import torch
+
+    from pygan.context import Context
+    from pygan.metrics.base import extract, network_spec
+
+    judge = network_spec(network, "evaluate.network").build(Context(resolution=0))
+    pictures = torch.from_numpy(_Noise(n, 32, 3).read(range(n)))
+    extract(pictures[: n // 4], judge)
+    started = time.perf_counter()
+    extract(pictures, judge)
+    return n / (time.perf_counter() - started)
+
+
+def _step_seconds(case: dict[str, Any]) -> float:
+    """Return the seconds of a step of a run, its own loop training it on noise."""
+    from pygan.spec import parse
+    from pygan.training.spec import TrainingSpec
+
+    per_step = case["training"]["batch"] * case["training"]["d_steps"]
+    lazy = max([term.get("every") or 1 for term in case["regularizers"]], default=1)
+    nimg = per_step * max(_STEPS, min(lazy, 2 * _STEPS))
+    lengths = {"total_nimg": 2 * nimg, "snapshots": [2 * nimg], "tick_nimg": nimg, "checkpoint_nimg": 2 * nimg}
+    spec = parse(TrainingSpec, case["training"] | lengths | {"ema_start_nimg": 0}, "training")
+    noise = _Noise(256, case["resolution"], case["channels"])
+    names = [f"class {label}" for label in range(noise.classes)]
+    config = case | {"seed": 0, "subset": None, "ticket": None, "continues": None}
+    train, run = _assembled(config, store=noise, held_out=noise, class_names=names)
+    with TemporaryDirectory() as folder:
+        train(run, spec, state_dir=Path(folder, "state"), out_dir=Path(folder))
+        last = Path(folder, "stats.jsonl").read_text().splitlines()[-1]
+    return per_step / json.loads(last)["img_per_sec"]
+
+
+def _assembled(config: dict[str, Any], **material: Any) -> tuple[Callable[..., dict[str, Any]], Any]:
+    """Return the loop of a run and the run: those of a denoiser where the loss is a mapping."""
+    if isinstance(config["loss"], dict):
+        from pygan.training.assemble_denoiser import assemble
+        from pygan.training.diffusion import train
+
+        return train, assemble(config, **material)[0]
+    from pygan.context import Context
+    from pygan.spec import load_spec
+    from pygan.training.assemble import assemble
+    from pygan.training.gan import train
+
+    frozen = [load_spec("pygan.features", entry, "bank").build(Context(resolution=0)) for entry in config["frozen"]]
+    for network in frozen:
+        network.separable = True
+    return train, assemble(config, frozen=tuple(frozen), **material)[0]
+
+
+class _Noise:
+    """Pictures of noise in place of a store."""
+
+    classes = 10
+
+    def __init__(self, n: int, resolution: int, channels: int) -> None:
+        import numpy as np
+
+        self.path = Path("noise")
+        self.resolution, self.channels = resolution, channels
+        self.labels = np.arange(n) % self.classes
+        self._pictures = np.random.default_rng(0).integers(0, 256, (n, channels, resolution, resolution), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: Any) -> Any:
+        return self._pictures[list(indices)]
