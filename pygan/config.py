@@ -26,6 +26,7 @@ from pygan import (
 )
 from pygan.checkpoint import read_tensors
 from pygan.config_combinations import check_combinations, check_labels, networks_in_training
+from pygan.config_measurements import check_measurements
 from pygan.config_reading import read_yaml, sentence
 from pygan.context import Context
 from pygan.data import sources
@@ -276,10 +277,16 @@ def load(path: Path) -> Study:
         raise ConfigError(f"{path}: cannot be read as text ({error})") from error
     try:
         study = parse_study(read_yaml(text))
-        check_combinations(study)
+        check(study)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return study
+
+
+def check(study: Study) -> None:
+    """Raise `ConfigError` where parts of a study that are valid by themselves do not fit together."""
+    check_combinations(study)
+    check_measurements(study)
 
 
 def parse_study(values: Any) -> Study:

@@ -1,18 +1,17 @@
-"""Parts of a study that are valid by themselves and do not fit together, found before any job starts."""
+"""Runs whose parts are valid by themselves and do not fit together, found before any job starts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from pygan.config_reading import expected
+from pygan.config_reading import known
 from pygan.context import Context
 from pygan.errors import ConfigError
-from pygan.metrics.base import measured_name
 from pygan.pruning.masks import bare_networks
 
 if TYPE_CHECKING:
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def check_combinations(study: Study) -> None:
-    """Raise `ConfigError` where parts that are valid by themselves do not fit together."""
+    """Raise `ConfigError` where parts of runs that are valid by themselves do not fit together."""
     if len(set(study.seeds)) < len(study.seeds):
         raise ConfigError(f"seeds: got {list(study.seeds)}, expected every seed once")
     _check_sections(study)
     _check_bank(study)
     for name, run in study.runs.items():
-        _known(f"runs.{name}.dataset", run.dataset, study.datasets)
+        known(f"runs.{name}.dataset", run.dataset, study.datasets)
         _check_family(name, run)
         _check_networks(study, name, run)
         _check_discriminators(study, name, run)
@@ -36,17 +35,6 @@ def check_combinations(study: Study) -> None:
     for name, run in study.runs.items():
         _check_no_cycle(study, name)
         _check_players_before(study, name, run)
-    _check_anchors(study)
-    if study.evaluate is not None:
-        _check_judges(study)
-    if study.runs:
-        _check_labels_to_measure(study)
-    _check_claims(study)
-
-
-def _known(key: str, name: str, names: dict[str, Any]) -> None:
-    if name not in names:
-        raise ConfigError(f"{key}: got {name!r}, {expected(name, list(names))}")
 
 
 def _check_sections(study: Study) -> None:
@@ -58,35 +46,7 @@ def _check_sections(study: Study) -> None:
             if getattr(study, key) is None:
                 raise ConfigError(f"{key}: the key is missing")
     if study.theory is not None and study.theory.images is not None:
-        _known("theory.images.dataset", study.theory.images.dataset, study.datasets)
-    if study.diffusion is not None:
-        _check_diffusion(study)
-
-
-def _check_diffusion(study: Study) -> None:
-    """Check that there is something to measure, on pictures larger than the shifts that are searched."""
-    section = study.diffusion
-    if section.toy is None and section.exact is None and not section.runs:
-        raise ConfigError("diffusion: got neither `toy` nor `exact` nor `runs`, expected something to measure")
-    datasets = {}
-    if section.exact is not None:
-        _known("diffusion.exact.dataset", section.exact.dataset, study.datasets)
-        datasets["diffusion.exact.dataset"] = section.exact.dataset
-    for place, name in enumerate(section.runs):
-        _known(f"diffusion.runs.{place}", name, study.runs)
-        run = study.runs[name]
-        _known(f"runs.{name}.dataset", run.dataset, study.datasets)
-        if run.base.kind == "unet" and run.base.conditional:
-            raise ConfigError(
-                f"diffusion.runs.{place}: {name} takes class labels, the empirical optimum it is compared with has none"
-            )
-        datasets[f"diffusion.runs.{place}"] = run.dataset
-    for key, dataset in datasets.items():
-        if 2 * section.shift >= study.datasets[dataset].resolution:
-            raise ConfigError(
-                f"diffusion.shift: got {section.shift}, expected less than half the side of the pictures of {key}, "
-                f"{study.datasets[dataset].resolution} pixels"
-            )
+        known("theory.images.dataset", study.theory.images.dataset, study.datasets)
 
 
 def _check_bank(study: Study) -> None:
@@ -141,32 +101,6 @@ def networks_in_training(run: Run) -> list[Any]:
     """Return the frozen networks that a run names: in its discriminators and regularizers."""
     named = [network for player in run.discriminators for network in getattr(player, "networks", ())]
     return named + [term.network for term in run.regularizers if hasattr(term, "network")]
-
-
-def _check_judges(study: Study) -> None:
-    """Check that judges have names of their own, did not take part in training, and have what their metrics need."""
-    judges = [("evaluate", study.evaluate)]
-    judges += [(f"evaluate.also.{i}", judge) for i, judge in enumerate(study.evaluate.also)]
-    trained = {network.name for network in study.bank}
-    trained |= {network.name for run in study.runs.values() for network in networks_in_training(run)}
-    seen: set[str] = set()
-    for key, judge in judges:
-        name = judge.network.name
-        if name in seen:
-            raise ConfigError(f"{key}.network: {name} judges already, expected another network")
-        seen.add(name)
-        if key != "evaluate" and name in trained and not judge.shared:
-            raise ConfigError(
-                f"{key}.network: {name} takes part in training, so it favors some runs: set `shared: true` to have its "
-                "numbers all the same"
-            )
-        if (judge.n_gen or 0) > study.evaluate.n_gen:
-            raise ConfigError(
-                f"{key}.n_gen: got {judge.n_gen}, expected at most the {study.evaluate.n_gen} of evaluate"
-            )
-        for i, metric in enumerate(judge.metrics):
-            if problem := getattr(metric, "unfit", lambda network: None)(judge.network):
-                raise ConfigError(f"{key}.metrics.{i}: {problem}")
 
 
 def _check_networks(study: Study, name: str, run: Run) -> None:
@@ -269,7 +203,7 @@ def _check_start(study: Study, name: str, run: Run) -> None:
         if run.continues is not None and run.ticket.rewind_nimg:
             raise ConfigError(f"runs.{name}.ticket.rewind_nimg: a run that `continues` another cannot rewind too")
     for key, other_name, nimg in starts:
-        _known(key, other_name, study.runs)
+        known(key, other_name, study.runs)
         other = study.runs[other_name]
         for field in ("dataset", "base", "subset"):
             if getattr(other, field) != getattr(run, field):
@@ -313,25 +247,6 @@ def _size(aided: Any) -> int:
     return len(aided.networks) or aided.count
 
 
-def _check_labels_to_measure(study: Study) -> None:
-    """Refuse a class-wise metric that no run can be measured by; runs without labels do without it."""
-    if needs_classes(study.select.metric):
-        raise ConfigError(
-            f"select.metric: {study.select.metric.kind} is class-wise, expected a distance of all pictures"
-        )
-    if not getattr(study.select.metric, "selects", True):
-        raise ConfigError(f"select.metric: {study.select.metric.kind} chooses no snapshot, expected a distance")
-    if any(run.base.conditional for run in study.runs.values()):
-        return
-    further = [(f"evaluate.also.{i}.metrics", judge.metrics) for i, judge in enumerate(study.evaluate.also)]
-    for key, metrics in [("evaluate.metrics", study.evaluate.metrics), *further]:
-        for i, metric in enumerate(metrics):
-            if needs_classes(metric):
-                raise ConfigError(
-                    f"{key}.{i}: {metric.kind} needs labels, but no run has `conditional: true` in its `base`"
-                )
-
-
 def _check_classes(name: str, run: Run) -> None:
     """Refuse what needs labels in a run without."""
     if run.base.conditional:
@@ -349,7 +264,7 @@ def needs_classes(method: Any) -> bool:
 
 def _check_followed(study: Study, key: str, name: str, run: Run, other_name: str) -> None:
     """Check the run whose ticket another one follows; it may have seen other pictures, of the same size."""
-    _known(key, other_name, study.runs)
+    known(key, other_name, study.runs)
     other = study.runs[other_name]
     if other.ticket is None:
         raise ConfigError(f"{key}: {other_name} has no ticket, expected a run with one")
@@ -390,7 +305,7 @@ def _writes_its_start(run: Run) -> bool:
     return 0 in run.training.snapshots and run.continues is None and start_nimg(run) == 0
 
 
-def _has_untrained(run: Run) -> bool:
+def has_untrained(run: Run) -> bool:
     """Whether a run writes its networks as they were drawn."""
     return _writes_its_start(run) and run.init_from is None
 
@@ -411,47 +326,6 @@ def _check_no_cycle(study: Study, name: str) -> None:
     follow(name, ())
 
 
-def _check_anchors(study: Study) -> None:
-    for key in ("untrained", "pca_gaussian", "copycat"):
-        if (run := getattr(study.anchors, key)) is not None:
-            _known(f"anchors.{key}", run, study.runs)
-    if study.anchors.untrained is not None and not _has_untrained(study.runs[study.anchors.untrained]):
-        raise ConfigError(f"anchors.untrained: {study.anchors.untrained} writes no snapshot at 0 images: add it")
-    if study.anchors.real is not None:
-        _known("anchors.real", study.anchors.real, study.datasets)
-
-
-def _check_claims(study: Study) -> None:
-    ids = [claim.id for claim in study.claims]
-    of_runs = any(claim.stage == "evaluate" for claim in study.claims)
-    names = {name: None for name in measured_names(study)} if of_runs else {}
-    for place, claim in enumerate(study.claims):
-        key = f"claims.{place}"
-        if claim.id in ids[:place]:
-            raise ConfigError(f"{key}.id: {claim.id!r} is there twice")
-        for field in ("against", "control", "equal_time"):
-            if getattr(claim, field) == claim.arm:
-                raise ConfigError(f"{key}.{field}: {claim.arm!r} cannot be compared with itself")
-        if claim.stage == "diffusion":
-            if getattr(study, "diffusion", None) is None:
-                raise ConfigError(f"{key}.stage: got diffusion, but the study has no section `diffusion`")
-            continue
-        for field in ("arm", "against", "control", "equal_time"):
-            if (run := getattr(claim, field)) is not None:
-                _known(f"{key}.{field}", run, study.runs)
-        if study.runs[claim.arm].dataset != study.runs[claim.against].dataset:
-            raise ConfigError(f"{key}.against: {claim.against} has another data set than {claim.arm}")
-        _known(f"{key}.method", claim.method, {kind: None for kind in _methods(study.runs[claim.arm])})
-        _known(f"{key}.metric", claim.metric, names)
-
-
-def _methods(run: Run) -> Iterator[str]:
-    objective = None if isinstance(run.loss, str) else run.loss
-    for slot in (run.augment, *run.discriminators, *run.regularizers, run.ticket, objective):
-        if slot is not None and getattr(slot, "weight", None) != 0:  # a term of weight 0 only reports
-            yield slot.kind
-
-
 def check_labels(study: Study, dataset: str, class_names: Sequence[str]) -> None:
     """Raise `ConfigError` where a run needs classes and its data set has one or none."""
     for name, run in study.runs.items():
@@ -460,15 +334,3 @@ def check_labels(study: Study, dataset: str, class_names: Sequence[str]) -> None
                 f"runs.{name}.base.conditional: {dataset} has no labels, expected at least two classes "
                 "(a sub-folder per class, or source.labels)"
             )
-
-
-def measured_names(study: Study) -> list[str]:
-    """Return the names of the numbers that `evaluate` reports, found by measuring random features."""
-    noise = torch.randn(2, 64, 4, generator=torch.Generator().manual_seed(0))
-    found = [
-        measured_name(name, judge.network.name, first=judge is study.evaluate)
-        for judge in (study.evaluate, *study.evaluate.also)
-        for metric in judge.metrics
-        for name in getattr(metric, "names", None) or metric.build().compute(noise[0], noise[1])
-    ]
-    return list(dict.fromkeys(found))

@@ -125,3 +125,9 @@ def _branch(choices: list[dict[str, Any]], part: str | int) -> dict[str, Any]:
     marks = {"tagged-union": "discriminator", "literal": "enum"}
     mark = next((mark for start, mark in marks.items() if str(part).startswith(start)), None)
     return next((choice for choice in choices if mark in choice), choices[0])
+
+
+def known(key: str, name: str, names: dict[str, Any]) -> None:
+    """Raise `ConfigError` where `names` does not have `name`, with the most similar one."""
+    if name not in names:
+        raise ConfigError(f"{key}: got {name!r}, {expected(name, list(names))}")

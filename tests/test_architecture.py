@@ -35,7 +35,7 @@ ROWS = (
         "pygan.metrics",
     ),
     ("pygan.training",),
-    ("pygan.config", "pygan.config_reading", "pygan.config_combinations", "pygan.recipes"),
+    ("pygan.config", "pygan.config_reading", "pygan.config_combinations", "pygan.config_measurements", "pygan.recipes"),
     ("pygan.report",),
     (
         "pipeline",

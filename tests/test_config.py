@@ -17,7 +17,7 @@ from pygan import assets, config
 from pygan.checkpoint import write_tensors
 from pygan.cli import app
 from pygan.config import check_files, load
-from pygan.config_combinations import measured_names
+from pygan.config_measurements import measured_names
 from pygan.errors import ConfigError, DataError, MissingInput
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -308,17 +308,17 @@ def test_yaml_pitfalls(text: str, words: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["bgcf", "bgcfn", "bgcfnc"])
 def test_the_image_space_filter_needs_pictures_wider_than_its_reach(smoke: dict, family: str) -> None:
     smoke["runs"]["ticket"]["augment"] = {"kind": "ada", "family": family}
-    config.check_combinations(config.parse_study(smoke))  # at 32 pixels
+    config.check(config.parse_study(smoke))  # at 32 pixels
     smoke["datasets"]["land"]["resolution"] = 16
     words = f"^runs.ticket: augment.family: {family} does not fit the data: .* more than 21 pixels a side"
     with pytest.raises(ConfigError, match=words):
-        config.check_combinations(config.parse_study(smoke))
+        config.check(config.parse_study(smoke))
 
 
 def test_path_lengths_in_an_intermediate_latent_space(smoke: dict) -> None:
     base = {"base": {"kind": "stylegan2", "conditional": False}, "regularizers": [{"kind": "path_length"}]}
     smoke |= {"runs": {"base": smoke["runs"]["base"] | base}, "bank": [], "claims": []}
-    config.check_combinations(config.parse_study(smoke))
+    config.check(config.parse_study(smoke))
 
 
 @pytest.mark.parametrize("folders", [(".",), ("a", "b")])
@@ -399,7 +399,7 @@ def test_a_term_of_weight_0_is_no_method(tmp_path: Path) -> None:
 
 def test_the_same_start_as_another_run_is_a_vision_aided_run_from_the_beginning(smoke: dict) -> None:
     smoke["runs"]["vision_aided"]["continues"]["nimg"] = 0
-    config.check_combinations(config.parse_study(smoke))
+    config.check(config.parse_study(smoke))
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ def test_the_same_start_as_another_run_is_a_vision_aided_run_from_the_beginning(
 )
 def test_stages_and_controls_are_accepted(smoke: dict, edit: Edit) -> None:
     edit(smoke)
-    config.check_combinations(config.parse_study(smoke))
+    config.check(config.parse_study(smoke))
 
 
 def test_further_judges_have_numbers_of_their_own(smoke: dict) -> None:
@@ -425,7 +425,7 @@ def test_further_judges_have_numbers_of_their_own(smoke: dict) -> None:
     ]
     smoke["claims"][0]["metric"] = "recall_hed_vgg16"
     study = config.parse_study(smoke)
-    config.check_combinations(study)
+    config.check(study)
     shares = ["precision", "recall", "density", "coverage"]
     assert measured_names(study) == [
         *("fd_mobilenet_v2", *shares, "is_mobilenet_v2"),
@@ -437,7 +437,7 @@ def test_further_judges_have_numbers_of_their_own(smoke: dict) -> None:
 def test_heads_alone_begin_with_discriminators_of_their_own(smoke: dict) -> None:
     heads_alone()(smoke)
     smoke["runs"]["vision_aided"]["continues"]["reset"] = ["discriminators"]
-    config.check_combinations(config.parse_study(smoke))
+    config.check(config.parse_study(smoke))
 
 
 def test_a_tap_that_does_not_exist_is_found_before_anything_runs(smoke: dict) -> None:
@@ -466,26 +466,26 @@ def test_a_missing_asset_is_named_with_the_command(smoke: dict, monkeypatch: pyt
 def test_a_ticket_may_come_from_other_pictures_of_the_same_size(smoke: dict) -> None:
     found = smoke["runs"]["ticket"]
     smoke["runs"]["worn"] = found | {"subset": None, "ticket": {"kind": "transfer", "mask_of": "ticket"}}
-    config.check_combinations(config.parse_study(smoke))
+    config.check(config.parse_study(smoke))
     smoke["datasets"]["large"] = smoke["datasets"]["land"] | {"resolution": 64}
     smoke["runs"]["worn"]["dataset"] = "large"
     with pytest.raises(
         ConfigError, match=r"mask_of: ticket has pictures of another `resolution` \(32\) than worn \(64\)"
     ):
-        config.check_combinations(config.parse_study(smoke))
+        config.check(config.parse_study(smoke))
     smoke["runs"]["worn"] |= {"dataset": "land", "base": found["base"] | {"g_channels": 16}}
     with pytest.raises(ConfigError, match="mask_of: ticket has another `base` than worn, expected the same"):
-        config.check_combinations(config.parse_study(smoke))
+        config.check(config.parse_study(smoke))
 
 
 def test_channels_need_a_base_that_has_some(smoke: dict) -> None:
     ticket = {"kind": "lottery", "found_in": "base", "structure": "channel", "scope": "layer"}
     smoke["runs"]["ticket"]["ticket"] = ticket
-    config.check_combinations(config.parse_study(smoke))
+    config.check(config.parse_study(smoke))
     for run in smoke["runs"].values():
         run["base"] = {"kind": "stylegan2", "channel_base": 512}
     with pytest.raises(ConfigError, match=r"runs\.ticket\.ticket: structure: got channel, but stylegan2 has no"):
-        config.check_combinations(config.parse_study(smoke))
+        config.check(config.parse_study(smoke))
 
 
 def test_a_mask_file_is_looked_at_before_anything_starts(smoke: dict, tmp_path: Path) -> None:

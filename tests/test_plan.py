@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from pygan import plan as planning
 from pygan import speeds
 from pygan.cli import app
-from pygan.config import Study, check_combinations, parse_study
+from pygan.config import Study, check, parse_study
 from pygan.plan import METRICS, PREPARE, PROBE, PRUNE, REPORT, plan, text
 from pygan.speeds import Speeds
 
@@ -25,7 +25,7 @@ def study() -> Study:
     values["seeds"] = [0, 1, 2]
     values["runs"]["ticket"]["ticket"]["rounds"] = 2
     made = parse_study(values)
-    check_combinations(made)
+    check(made)
     return made
 
 
