@@ -44,6 +44,13 @@ PICTURES = 256
 
 STYLEGAN2 = {"kind": "stylegan2", "channel_base": 16384}
 HALF = {"half_resolutions": 4, "conv_clamp": 256}
+PRECISIONS = {
+    "fp32": {},
+    "tf32": {"tf32": True},
+    "tf32, formulas": {"tf32": True, "formulas": True},
+    "bf16": {"tf32": True, "precision": "bf16"},
+    "fp16": {"tf32": True, "precision": "fp16"},
+}
 CASES: dict[str, dict[str, Any]] = {
     "stylegan2_256": {
         "title": "StyleGAN2 of the `paper256` configuration, 256 pixels, R1 every 16 steps, path length every 4, ADA",
@@ -68,13 +75,7 @@ CASES: dict[str, dict[str, Any]] = {
         "base": {"kind": "sngan"},
         "loss": "hinge",
         "training": {"batch": 64, "d_steps": 5, "betas": (0.0, 0.9), "g_lr": 2e-4, "d_lr": 2e-4},
-        "contenders": {
-            "fp32": {},
-            "tf32": {"tf32": True},
-            "tf32, formulas": {"tf32": True, "formulas": True},
-            "bf16": {"tf32": True, "precision": "bf16"},
-            "fp16": {"tf32": True, "precision": "fp16"},
-        },
+        "contenders": PRECISIONS,
     },
     "biggan": {
         "title": "BigGAN of gSR's size for CIFAR, 32 pixels, 10 classes, five steps of D, DiffAugment",
@@ -84,13 +85,7 @@ CASES: dict[str, dict[str, Any]] = {
         "loss": "hinge",
         "augment": {"kind": "diffaug"},
         "training": {"batch": 64, "d_steps": 5, "betas": (0.0, 0.999), "g_lr": 2e-4, "d_lr": 2e-4},
-        "contenders": {
-            "fp32": {},
-            "tf32": {"tf32": True},
-            "tf32, formulas": {"tf32": True, "formulas": True},
-            "bf16": {"tf32": True, "precision": "bf16"},
-            "fp16": {"tf32": True, "precision": "fp16"},
-        },
+        "contenders": PRECISIONS,
     },
     "dcgan": {
         "title": "DCGAN of the default study, 32 pixels, R1 every 8 steps, DiffAugment",

@@ -29,13 +29,13 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     if config["subject"] == "run":
         run |= json.loads(inputs["run_json"][0].read_text())
         nimg = json.loads(inputs["selected"][0].read_text())["nimg"]
+    real = [read_tensors(path) for path in inputs["features"]]
     pictures, gen_c = None, None
     if config["subject"] != "real":
-        test_c = read_tensors(inputs["features"][0])[0]["test.labels"]
-        pictures, gen_c = _pictures(config, inputs, nimg, test_c)
+        pictures, gen_c = _pictures(config, inputs, nimg, real[0][0]["test.labels"])
     metrics, protocol = {}, None
     for number, judge in enumerate([config, *config.get("also", ())]):
-        found, record = _judged(judge, number, config, inputs, pictures, gen_c, run)
+        found, record = _judged(judge, number, config, inputs, real[number], pictures, gen_c, run)
         metrics |= found
         protocol = protocol or record
     if config["subject"] == "run" and (pairs := metrics.get("memorized_moved", {}).get("pairs")):
@@ -62,6 +62,7 @@ def _judged(
     number: int,
     config: dict[str, Any],
     inputs: dict[str, list[Path]],
+    real: tuple[dict[str, Any], dict[str, Any]],
     pictures,
     gen_c,
     run: dict[str, Any],
@@ -70,12 +71,12 @@ def _judged(
 
     Args:
         number: 0 for the first judge.
+        real: its features of the real pictures, with their metadata.
         pictures: uint8 `[n_gen, C, H, W]`; None: the subject is the training split.
         gen_c: classes of the pictures; None: they have none.
     """
     import torch
 
-    from pygan.checkpoint import read_tensors
     from pygan.context import Context
     from pygan.metrics.base import Labels, extract, measure, network_spec, protocol_record
     from pygan.metrics.frechet import Gaussian
@@ -83,7 +84,7 @@ def _judged(
 
     key = f"evaluate.also.{number - 1}" if number else "evaluate"
     network = network_spec(judge["network"], f"{key}.network").build(Context(resolution=0))
-    features, metadata = read_tensors(inputs["features"][number])
+    features, metadata = real
     built = [load_spec("pygan.metrics", m, f"{key}.metrics.{i}").build() for i, m in enumerate(judge["metrics"])]
     training, train_counts = None, run.get("class_counts")
     if config["subject"] == "real":
