@@ -153,7 +153,7 @@ class Refresh:
         every: seconds between two renderings at least.
     """
 
-    def __init__(self, results: Path, every: float = 300.0) -> None:
+    def __init__(self, results: Path, every: float = 600.0) -> None:
         self._command = [sys.executable, "-m", "pygan.cli", "report", str(results)]
         self._every = every
         self._last = -every

@@ -3,6 +3,16 @@ from pipeline.planned_rules import write_rule_graph
 from pipeline.progress import Estimate, Progress, Refresh, job_name, planned
 
 
+def start_at_will():
+    """Let jobs of this machine start as soon as there is a core.
+
+    Snakemake's limit on the jobs that start in a second wakes its scheduler once a second for every job that has
+    started, until the end: after 110 jobs that took a quarter of a core. On a cluster the limit stays.
+    """
+    if workflow.local_exec:
+        workflow.scheduler.job_rate_limiter = None
+
+
 def follow():
     """Write configuration and rules for the report, and tell what is left whenever a job ends."""
     from snakemake.logging import logger
