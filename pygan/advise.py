@@ -21,8 +21,8 @@ from pygan.data.manifest import open_split, read_manifest
 from pygan.data.pictures import SPLITS, over_white
 from pygan.data.sources import folder
 from pygan.errors import DataError
+from pygan.folder_plan import choose_resolution, held_out_share
 from pygan.recipes import FEW, Recipe, recipe
-from pygan.train_folder import choose_resolution, held_out_share
 
 LOOKED_AT = 5_000
 """Pictures that are decoded at most, spread evenly over all of them."""

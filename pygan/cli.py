@@ -144,7 +144,8 @@ def train(
     set_allocator()
     from tqdm import tqdm
 
-    from pygan.train_folder import Settings, train_folder
+    from pygan.folder_plan import Settings
+    from pygan.train_folder import train_folder
 
     settings = Settings(
         pictures=pictures,

@@ -9,11 +9,12 @@ import torch
 
 from pygan.config_combinations import has_untrained, needs_classes, networks_in_training
 from pygan.config_reading import known
+from pygan.diffusion.study import measured
 from pygan.errors import ConfigError
 from pygan.metrics.base import measured_name
 
 if TYPE_CHECKING:
-    from pygan.config import Run, Study
+    from pygan.config import Claim, Run, Study
 
 
 def check_measurements(study: Study) -> None:
@@ -95,8 +96,7 @@ def _check_claims(study: Study) -> None:
             if getattr(claim, field) == claim.arm:
                 raise ConfigError(f"{key}.{field}: {claim.arm!r} cannot be compared with itself")
         if claim.stage == "diffusion":
-            if study.diffusion is None:
-                raise ConfigError(f"{key}.stage: got diffusion, but the study has no section `diffusion`")
+            _check_diffusion_claim(study, claim, key)
             continue
         for field in ("arm", "against", "control", "equal_time"):
             if (run := getattr(claim, field)) is not None:
@@ -105,6 +105,16 @@ def _check_claims(study: Study) -> None:
             raise ConfigError(f"{key}.against: {claim.against} has another data set than {claim.arm}")
         known(f"{key}.method", claim.method, {kind: None for kind in _methods(study.runs[claim.arm])})
         known(f"{key}.metric", claim.metric, names)
+
+
+def _check_diffusion_claim(study: Study, claim: Claim, key: str) -> None:
+    if study.diffusion is None:
+        raise ConfigError(f"{key}.stage: got diffusion, but the study has no section `diffusion`")
+    numbers = measured(study.diffusion)
+    for field in ("arm", "against", "control", "equal_time"):
+        if (subject := getattr(claim, field)) is not None:
+            known(f"{key}.{field}", subject, numbers)
+            known(f"{key}.metric", claim.metric, dict.fromkeys(numbers[subject]))
 
 
 def _methods(run: Run) -> Iterator[str]:

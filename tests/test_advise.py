@@ -15,8 +15,8 @@ from pygan.context import Context
 from pygan.data.prepare import prepare
 from pygan.data.sources import folder
 from pygan.errors import DataError, MissingInput
+from pygan.folder_plan import held_out_share
 from pygan.recipes import PER_CLASS, recipe
-from pygan.train_folder import held_out_share
 
 
 def picture(seed: int, width: int = 40, height: int = 36) -> Image.Image:

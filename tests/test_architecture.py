@@ -41,6 +41,7 @@ ROWS = (
         "pipeline",
         "pygan.cli",
         "pygan.cli_weights",
+        "pygan.folder_plan",
         "pygan.train_folder",
         "pygan.plan",
         "pygan.speeds",

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -414,6 +415,27 @@ def test_the_same_start_as_another_run_is_a_vision_aided_run_from_the_beginning(
 def test_stages_and_controls_are_accepted(smoke: dict, edit: Edit) -> None:
     edit(smoke)
     config.check(config.parse_study(smoke))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("against", "optimum_100", None),
+        ("arm", "toy_gaussian", r"claims\.0\.arm: got 'toy_gaussian', did you mean 'toy_"),
+        ("against", "optimum_500", r"claims\.0\.against: got 'optimum_500', did you mean 'optimum_100'\?"),
+        ("metric", "copy", r"claims\.0\.metric: got 'copy', did you mean 'copies'\?"),
+        ("control", "base_held_out", r"claims\.0\.metric: got 'information', expected one of copies"),
+    ],
+)
+def test_a_claim_about_diffusion_names_what_is_measured(smoke: dict, field: str, value: str, message: str) -> None:
+    smoke["diffusion"] = {"toy": {}, "exact": {"dataset": "land", "sizes": [100]}, "runs": ["base"]}
+    claim = {"id": "gap", "method": "diffusion", "statement": "Less is copied."}
+    claim |= {"stage": "diffusion", "arm": "base", "against": "gaussian_100", "metric": "information"}
+    claim |= {"direction": "lower", "minimum_effect": 0.1}
+    smoke["claims"] = [claim | {field: value}]
+    study = config.parse_study(smoke)
+    with nullcontext() if message is None else pytest.raises(ConfigError, match=message):
+        config.check(study)
 
 
 def test_further_judges_have_numbers_of_their_own(smoke: dict) -> None:

@@ -14,14 +14,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import pygan
-from pygan import assets, train_folder
+from pygan import assets, folder_plan, train_folder
 from pygan.checkpoint import read_tensors, write_tensors
 from pygan.cli import app
 from pygan.data.manifest import read_manifest
 from pygan.errors import ConfigError, DataError, MissingInput, PyganError, TryAgain
+from pygan.folder_plan import Settings
 from pygan.lock import held
 from pygan.recipes import recipe
-from pygan.train_folder import Settings
 
 KIMG = 0.128
 """Four steps of 32."""
@@ -52,7 +52,7 @@ def small(monkeypatch):
         training = {**chosen.run["training"], "monitor_images": 8, "standing_batches": 1}
         return replace(chosen, run={**chosen.run, "base": base, "training": training})
 
-    monkeypatch.setattr(train_folder, "recipe", tiny)
+    monkeypatch.setattr(folder_plan, "recipe", tiny)
     monkeypatch.setattr(train_folder, "JUDGE", {"kind": "mobilenet_v2", "resolution": 32})
     monkeypatch.setattr(train_folder, "METRICS", ({"kind": "fid"}, {"kind": "kid", "resamples": 100}))
     monkeypatch.setattr(train_folder, "N_SELECT", 8)
@@ -134,7 +134,7 @@ def test_other_settings_and_other_pictures_are_refused(pictures, judged, tmp_pat
     for i in range(20):
         Image.fromarray(pixels(i, 16, 16)).save(folder / f"{i}.png")
     settings = Settings(pictures=folder, out=tmp_path / "run", seed=1)
-    train_folder._plan(settings, print)
+    folder_plan.planned(settings, print)
     for name, value in {"seed": 2, "fit": "pad", "kimg": 1.0, "skip_bad": True, "pictures": pictures}.items():
         other = Settings(**{**vars(settings), name: value})
         with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')}: got .* was started with") as error:
@@ -193,7 +193,7 @@ def test_every_rejected_file_is_listed_with_its_reason(judged, tmp_path):
         assert reason in rows[name.replace("\n", " ").replace("\t", " ")]
 
     # The same folder can go on without them: nothing has been started
-    plan = train_folder._plan(Settings(pictures=folder, out=tmp_path / "run", skip_bad=True), print)
+    plan = folder_plan.planned(Settings(pictures=folder, out=tmp_path / "run", skip_bad=True), print)
     assert f"{len(good)} kept" in plan["text"] and f"{len(bad)} rejected" in plan["text"]
     manifest = read_manifest(strict.out / "data" / "manifest.json")
     assert sum(entry["n"] for entry in manifest["splits"].values()) == len(good)
@@ -213,8 +213,8 @@ def test_every_rejected_file_is_listed_with_its_reason(judged, tmp_path):
     ],
 )
 def test_the_resolution_is_what_nine_of_ten_pictures_have(fit, sizes, device, expected):
-    assert train_folder.choose_resolution(sizes, fit=fit, asked=None, device=device)[0] == expected
-    assert train_folder.choose_resolution(sizes, fit=fit, asked=128, device=device)[0] == 128
+    assert folder_plan.choose_resolution(sizes, fit=fit, asked=None, device=device)[0] == expected
+    assert folder_plan.choose_resolution(sizes, fit=fit, asked=128, device=device)[0] == 128
 
 
 def test_a_training_begins_with_the_networks_of_another_one(pictures, judged, tmp_path, monkeypatch):
@@ -251,7 +251,7 @@ def test_a_training_begins_with_the_networks_of_another_one(pictures, judged, tm
 def test_what_a_training_cannot_begin_with(pictures, tmp_path):
     def refusal(path) -> Exception:
         with pytest.raises(PyganError) as caught:
-            train_folder._plan(Settings(pictures=pictures, out=tmp_path / "run", init_from=path), print)
+            folder_plan.planned(Settings(pictures=pictures, out=tmp_path / "run", init_from=path), print)
         return caught.value
 
     assert refusal(tmp_path / "none").exit_code == 66
@@ -312,6 +312,6 @@ def test_what_stops_it_before_anything_is_computed(pictures, tmp_path, monkeypat
     def ctrl_c(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_folder, "prepare", ctrl_c)
+    monkeypatch.setattr(folder_plan, "prepare", ctrl_c)
     code, words = run()
     assert code == 75 and "interrupted; the same command continues" in words

@@ -22,12 +22,14 @@ from pygan.diffusion.empirical_optimum import EmpiricalOptimum
 from pygan.diffusion.gaussian import GaussianDenoiser
 from pygan.diffusion.generalization import RealPictures, information, profile, reverse_path, two_model_test
 from pygan.diffusion.sampler import ancestral, heun, latents
-from pygan.diffusion.toy import ToySpec
+from pygan.diffusion.toy import OBJECTIVES, ToySpec
 from pygan.draws import Draws, permutation
 from pygan.errors import ConfigError
 from pygan.spec import spec
 
 Sigma = Annotated[float, Field(gt=0)]
+
+_COPYING = ("copies", "copies_moved", "nearest", "calibrated", "authentic")
 
 
 @spec
@@ -66,6 +68,21 @@ class DiffusionSpec:
     """Noise levels at which denoisers are compared."""
     sampler_steps: int = Field(default=18, ge=2)
     """Of Heun's method, from sigma 80 to 0.002."""
+
+
+def measured(settings: DiffusionSpec) -> dict[str, tuple[str, ...]]:
+    """Return the names of the numbers that a claim can be about, by subject: `numbers` of the stage's records."""
+    found: dict[str, tuple[str, ...]] = {}
+    if settings.toy is not None:
+        names = ("energy_distance", "radius_error", "median_nearest", "copies")
+        systems = ("optimum", "optimum_ddim", "chain_optimum", *OBJECTIVES, "held_out")
+        found |= {f"toy_{system}": names for system in systems}
+    for n in settings.exact.sizes if settings.exact is not None else ():
+        found |= {f"{system}_{n}": (*_COPYING, "information") for system in ("optimum", "ancestral", "gaussian")}
+        found[f"held_out_{n}"] = _COPYING
+    for run in settings.runs:
+        found |= {run: (*_COPYING, "information"), f"{run}_held_out": _COPYING}
+    return found
 
 
 def divide(pictures: Tensor, n: int, settings: DiffusionSpec, key: str) -> RealPictures:

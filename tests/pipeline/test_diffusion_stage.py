@@ -14,8 +14,10 @@ from pygan.context import Context
 from pygan.data.pictures import ArrayPicture
 from pygan.data.store import Store, write_store
 from pygan.data.subset import NShot, select
+from pygan.diffusion.study import DiffusionSpec, measured
 from pygan.errors import ConfigError
 from pygan.sampling import describe, untrained_generator
+from pygan.spec import parse
 
 SETTINGS = {"samples": 8, "calibration": 10, "components": 4, "sigmas": [0.1, 1.0, 5.0], "sampler_steps": 4, "shift": 1}
 TOY = {"points": 8, "hidden": 4, "steps": 2, "batch": 4, "samples": 8, "sampler_steps": 2, "sigmas": [0.1]}
@@ -42,12 +44,21 @@ def measure(out: Path, subject: str, inputs: dict[str, list[Path]], section: dic
     return json.loads((out / "diffusion.json").read_text())
 
 
+def assert_claimable(record: dict[str, Any], section: dict[str, Any]) -> None:
+    """What a configuration lets claims be about is what the stage writes."""
+    settings = parse(DiffusionSpec, SETTINGS | {"toy": None} | section, "diffusion")
+    assert {subject: set(found) for subject, found in record["numbers"].items()} == {
+        subject: set(names) for subject, names in measured(settings).items()
+    }
+
+
 def test_the_toy_names_every_system(tmp_path: Path) -> None:
     record = measure(tmp_path, "toy", {}, {"toy": TOY}, seed=3)
     assert record["subject"] == "toy" and record["seed"] == 3 and record["points"] == 8
     systems = {"optimum", "optimum_ddim", "chain_optimum", "denoising", "chain", "held_out"}
     assert record["systems"].keys() == systems
     assert record["numbers"].keys() == {f"toy_{name}" for name in systems}
+    assert_claimable(record, {"toy": TOY})
     for name, system in record["systems"].items():
         assert system.keys() == {"energy_distance", "radius_error", "median_nearest", "copies"}
         assert record["numbers"][f"toy_{name}"] == system
@@ -73,6 +84,7 @@ def test_the_optimum_copies_and_the_gaussian_does_not(stores: dict[str, Path], t
     assert set(record["panels"]) == {f"neighbors_{n}_{name}.png" for n in (6, 12) for name in ("optimum", "gaussian")}
     # eight pairs, samples above their neighbors: two rows of ten pictures of eight pixels, twice their size
     assert all(Image.open(tmp_path / name).size == (160, 32) for name in record["panels"])
+    assert_claimable(record, {"exact": EXACT})
     again = measure(tmp_path / "again", "exact", inputs, {"exact": EXACT}, seed=0)
     assert again == record
 
@@ -109,6 +121,7 @@ def test_a_gan_gets_the_measures_of_samples(stores: dict[str, Path], tmp_path: P
     assert "profile" not in record and "two_model_test" not in record
     assert record["numbers"]["base"]["information"] == record["information"]["proxy"]
     assert record["numbers"]["base_held_out"] == record["held_out"]
+    assert_claimable(record, {"runs": ["base"]})
     assert (tmp_path / "out" / "neighbors.png").is_file()
 
 
