@@ -10,7 +10,8 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     """Write the report of a study.
 
     Args:
-        spec: `config` is the study file; `name`, `seeds` and `runs` are required.
+        spec: `config` is the study file; `name`, `seeds` and `runs` are required. `order` names the runs as the study
+            lists them, for keys of a job are sorted; without it they come as they are.
         inputs: `run_json`, `stats`, `samples`, `metrics`, `anchors`, `probe`, `prune`, `selected`, `theory`,
             `diffusion` with its `panels` beside it, `contact_sheet`, `manifest` and `benchmarks`, each a
             list that may be empty.
@@ -23,8 +24,10 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.errors import DataError, MissingInput
     from pygan.report.so_far import write_report
 
+    config = spec["config"]
+    runs = {run: config["runs"][run] for run in config.get("order", config["runs"])}
     try:
-        write_report(spec["config"], inputs, out)
+        write_report(config | {"runs": runs}, inputs, out)
     except FileNotFoundError as error:
         raise MissingInput(str(error)) from error
     except ValueError as error:

@@ -186,6 +186,14 @@ def test_errors_carry_exit_codes(config: dict[str, Any], study_files: dict[str, 
     assert not (tmp_path / "index.html").exists() and not (tmp_path / "summary.json").exists()
 
 
+def test_runs_stand_in_the_order_of_the_study(study_files: dict[str, list[Path]], tmp_path: Path) -> None:
+    order = list(reversed(RUNS))
+    config = json.loads(json.dumps(study_config() | {"order": order}, sort_keys=True))
+    main({"stage": "report", "config": config}, inputs=study_files, out=tmp_path)
+    found = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["runs"]
+    assert [run["run"] for run in found] == order
+
+
 def test_the_report_never_imports_torch() -> None:
     code = "import sys, pipeline.report, pygan.report.page, pygan.report.summary; assert 'torch' not in sys.modules"
     root = Path(__file__).resolve().parents[2]

@@ -446,5 +446,6 @@ def report_stage():
             key: value
             for key, value in config.items()
             if key not in ("output", "weights_dir")
-        },
+        }
+        | {"order": list(RUNS)},
     )
