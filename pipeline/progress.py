@@ -154,7 +154,7 @@ class Refresh:
     """
 
     def __init__(self, results: Path, every: float = 600.0) -> None:
-        self._command = [sys.executable, "-m", "pygan.cli", "report", str(results)]
+        self._command = [sys.executable, "-m", "pygan", "report", str(results)]
         self._every = every
         self._last = -every
         self._process: subprocess.Popen[bytes] | None = None

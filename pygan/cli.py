@@ -167,11 +167,10 @@ def train(
 @_spoken
 def advise(data: Annotated[Path, typer.Argument(help="Folder or .zip of pictures, or a prepared data set.")]) -> None:
     """Look at pictures and recommend a setting to train with, with the reasons."""
-    import torch
-
     from pygan.advise import advise as advice
+    from pygan.folder_plan import device
 
-    typer.echo(advice(data, "cuda" if torch.cuda.is_available() else "cpu"))
+    typer.echo(advice(data, device().type))
 
 
 _Snapshot = Annotated[Path, typer.Argument(help="A snapshot, or the folder of a training (its newest snapshot).")]
@@ -356,7 +355,3 @@ def _remove_unless_held(job: Path) -> int:
         size = sum(file.stat().st_size for file in job.rglob("*") if file.is_file())
         shutil.rmtree(job)
     return size
-
-
-if __name__ == "__main__":
-    app()

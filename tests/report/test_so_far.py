@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,9 @@ def test_the_verb(tmp_path: Path) -> None:
 def test_nothing_finished_is_no_mistake(tmp_path: Path, nothing: bool) -> None:
     study = collect(study_config(), finished_files(tmp_path, {} if nothing else study_config()["runs"]))
     assert not study.evaluations
+
+
+def test_the_program_without_its_script() -> None:
+    """`python -m pygan` is how a running study has its report rendered."""
+    found = subprocess.run([sys.executable, "-m", "pygan", "report", "--help"], capture_output=True, text=True)
+    assert found.returncode == 0 and "Usage: pygan report" in found.stdout

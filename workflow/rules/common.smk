@@ -437,15 +437,3 @@ def diffusion_stage(subject, seed, run=None):
         "diffusion",
         {"subject": subject, "seed": seed, "diffusion": settings, **names},
     )
-
-
-def report_stage():
-    return stage_json(
-        "report",
-        {
-            key: value
-            for key, value in config.items()
-            if key not in ("output", "weights_dir")
-        }
-        | {"order": list(RUNS)},
-    )
