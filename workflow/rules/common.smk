@@ -437,3 +437,13 @@ def diffusion_stage(subject, seed, run=None):
         "diffusion",
         {"subject": subject, "seed": seed, "diffusion": settings, **names},
     )
+
+
+def report_stage():
+    """Everything but where results and weights lie, and the runs in the order of the file: JSON's keys are sorted."""
+    shown = {
+        key: value
+        for key, value in config.items()
+        if key not in ("output", "weights_dir")
+    }
+    return stage_json("report", {**shown, "order": list(RUNS)})

@@ -1,18 +1,6 @@
 # Everything in one page; seconds per stage come from the benchmark tables of the jobs.
 
 
-def report_stage():
-    return stage_json(
-        "report",
-        {
-            key: value
-            for key, value in config.items()
-            if key not in ("output", "weights_dir")
-        }
-        | {"order": list(RUNS)},
-    )
-
-
 rule report:
     input:
         **diffusion_files(),
