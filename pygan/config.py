@@ -117,6 +117,8 @@ class Run:
     and shape, the same for every seed; optimizers and the count of pictures begin anew. null: nothing is taken over."""
     ticket: Pruner | None = None
     """Train a pruned generator; null: a dense one."""
+    evaluate: bool = True
+    """Select a snapshot and measure it against the test split; false: other runs or the section `diffusion` use it."""
 
 
 @spec
@@ -241,9 +243,9 @@ class Study:
     probe: Probe = Field(default={}, validate_default=True)
     """How the bank is ranked."""
     select: Select | None = None
-    """How a snapshot is chosen; required where there are runs."""
+    """How a snapshot is chosen; required where runs or anchors are measured."""
     evaluate: Evaluate | None = None
-    """What is measured; required where there are runs."""
+    """What is measured; required where runs or anchors are measured."""
     anchors: Anchors = Field(default={}, validate_default=True)
     """What it is compared with."""
     claims: tuple[Claim, ...] = ()

@@ -41,12 +41,22 @@ def _check_sections(study: Study) -> None:
     """Check that there is something to do, and what it takes."""
     if not study.runs and study.theory is None and study.diffusion is None:
         raise ConfigError("runs: got none, expected at least one (or a `theory`, or `diffusion`)")
-    if study.runs or study.anchors.real is not None:
+    anchors = study.anchors
+    anchored = (anchors.untrained, anchors.pca_gaussian, anchors.copycat, anchors.real) != (None,) * 4
+    if selected_runs(study) or anchored:
         for key in ("select", "evaluate"):
             if getattr(study, key) is None:
                 raise ConfigError(f"{key}: the key is missing")
     if study.theory is not None and study.theory.images is not None:
         known("theory.images.dataset", study.theory.images.dataset, study.datasets)
+
+
+def selected_runs(study: Study) -> set[str]:
+    """Return the runs of which a snapshot is chosen: those measured, and those whose best one another starts from."""
+    starts = [run.continues for run in study.runs.values() if run.continues is not None]
+    return {name for name, run in study.runs.items() if run.evaluate} | {
+        start.run for start in starts if start.nimg == "best"
+    }
 
 
 def _check_bank(study: Study) -> None:

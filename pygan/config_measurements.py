@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pygan.config_combinations import has_untrained, needs_classes, networks_in_training
+from pygan.config_combinations import has_untrained, needs_classes, networks_in_training, selected_runs
 from pygan.config_reading import known
 from pygan.diffusion.study import measured
 from pygan.errors import ConfigError
@@ -22,7 +22,7 @@ def check_measurements(study: Study) -> None:
     _check_anchors(study)
     if study.evaluate is not None:
         _check_judges(study)
-    if study.runs:
+    if selected_runs(study):
         _check_labels_to_measure(study)
     if study.diffusion is not None:
         _check_diffusion(study)
@@ -37,7 +37,7 @@ def _check_labels_to_measure(study: Study) -> None:
         )
     if not getattr(study.select.metric, "selects", True):
         raise ConfigError(f"select.metric: {study.select.metric.kind} chooses no snapshot, expected a distance")
-    if any(run.base.conditional for run in study.runs.values()):
+    if any(run.evaluate and run.base.conditional for run in study.runs.values()):
         return
     further = [(f"evaluate.also.{i}.metrics", judge.metrics) for i, judge in enumerate(study.evaluate.also)]
     for key, metrics in [("evaluate.metrics", study.evaluate.metrics), *further]:
@@ -101,6 +101,8 @@ def _check_claims(study: Study) -> None:
         for field in ("arm", "against", "control", "equal_time"):
             if (run := getattr(claim, field)) is not None:
                 known(f"{key}.{field}", run, study.runs)
+                if not study.runs[run].evaluate:
+                    raise ConfigError(f"{key}.{field}: {run} has `evaluate: false`, expected a run that is measured")
         if study.runs[claim.arm].dataset != study.runs[claim.against].dataset:
             raise ConfigError(f"{key}.against: {claim.against} has another data set than {claim.arm}")
         known(f"{key}.method", claim.method, {kind: None for kind in _methods(study.runs[claim.arm])})

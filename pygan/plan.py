@@ -18,7 +18,7 @@ from typing import Any
 
 from pygan.checkpoint import write_json
 from pygan.config import Study, check_files, load
-from pygan.config_combinations import start_nimg
+from pygan.config_combinations import selected_runs, start_nimg
 from pygan.speeds import Speeds, measure
 
 PREPARE, METRICS, PROBE, PRUNE, THEORY, REPORT = 5.0, 10.0, 8.0, 1.0, 60.0, 20.0
@@ -163,9 +163,11 @@ def _jobs(study: Study, speeds: Speeds, results: Path | None) -> Iterator[Job]:
             yield Job(stage="probe", name=f"probe {run}", n=seeds, seconds=start + PROBE * len(study.bank))
         if rounds:
             yield Job(stage="prune_round", name=f"prune_round {run}", n=seeds * rounds, seconds=start + PRUNE)
-        competing = min(study.select.candidates, len(_own_snapshots(settings))) * study.select.n_gen
-        yield Job(stage="select", name=f"select {run}", n=seeds, seconds=start + competing / speeds.judged[0])
-        yield Job(stage="evaluate", name=f"evaluate {run}", n=seeds, seconds=measured)
+        if run in selected_runs(study):
+            competing = min(study.select.candidates, len(_own_snapshots(settings))) * study.select.n_gen
+            yield Job(stage="select", name=f"select {run}", n=seeds, seconds=start + competing / speeds.judged[0])
+        if settings.evaluate:
+            yield Job(stage="evaluate", name=f"evaluate {run}", n=seeds, seconds=measured)
     for anchor in ("untrained", "pca_gaussian", "copycat"):
         if getattr(study.anchors, anchor) is not None:
             seconds = start + METRICS * len(judges) if anchor == "copycat" else measured
@@ -194,8 +196,10 @@ def _diffusion_jobs(study: Study, start: float) -> Iterator[Job]:
 
 
 def _judged_datasets(study: Study) -> list[str]:
-    named = [run.dataset for run in study.runs.values()] + [study.anchors.real]
-    return [name for name in dict.fromkeys(named) if name is not None]
+    anchors = study.anchors
+    compared = [*selected_runs(study), anchors.untrained, anchors.pca_gaussian, anchors.copycat]
+    judged = {study.runs[name].dataset for name in compared if name is not None} | {anchors.real}
+    return [name for name in study.datasets if name in judged]
 
 
 def _rounds(run: Any) -> int:
@@ -237,7 +241,9 @@ def _longest_chain(study: Study, seconds: dict[str, float]) -> float:
 
     def shared(run: str) -> float:
         dataset = study.runs[run].dataset
-        return seconds[f"prepare_data {dataset}"] + seconds[f"select {run}"] + seconds[f"evaluate {run}"]
+        return seconds[f"prepare_data {dataset}"] + sum(
+            seconds.get(f"{stage} {run}", 0.0) for stage in ("select", "evaluate")
+        )
 
     chains = [trained(run) + shared(run) for run in study.runs]
     return max(chains, default=0.0) + seconds["report"]

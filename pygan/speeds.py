@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pygan.config import Study
 
-_NOT_ITS_STEP = ("continues", "init_from", "ticket", "subset", "dataset")
+_NOT_ITS_STEP = ("continues", "init_from", "ticket", "subset", "dataset", "evaluate")
 """Keys of a run that do not decide the time of its step."""
 _STEPS = 8
 """Measured at least; as many come before, in which caches warm up."""

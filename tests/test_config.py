@@ -270,6 +270,8 @@ def stages(old: int, new: int) -> Edit:
         (at("runs.ticket.init_from", "a"), "runs.ticket.init_from: a run with `ticket` has another start already"),
         (at("runs.base.init_from", "a"), "anchors.untrained: base writes no snapshot at 0 images"),
         (at("claims.0.equal_time", "longer"), "claims.0.equal_time: got 'longer', expected one of base, ticket"),
+        (at("runs.base.evaluate", False), "claims.0.against: base has `evaluate: false`, expected a run that is"),
+        (at("runs.base.evaluate", 0), "runs.base.evaluate: got 0, expected"),
         (at("claims.0.stage", "diffusion"), "claims.0.stage: got diffusion, but the study has no section `diffusion`"),
         (at("claims.0.method", "lottery"), "claims.0.method: got 'lottery', expected one of"),
         (at("claims.0.metric", "fd_mobilenet"), "claims.0.metric: got 'fd_mobilenet', did you mean 'fd_mobilenet_v2'?"),
@@ -556,6 +558,18 @@ def test_clean_keeps_the_newest_and_the_held(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert result.output == "2.0 MiB freed\n"
     assert sorted(path.name for path in (tmp_path / "train").iterdir()) == ["held", "newest"]
+
+
+def test_what_is_not_measured_needs_neither_judge_nor_selection(smoke: dict) -> None:
+    base = smoke["runs"]["base"] | {"evaluate": False}
+    study = smoke | {"runs": {"base": base}, "claims": [], "anchors": {}, "bank": []}
+    del study["select"], study["evaluate"]
+    config.check(config.parse_study(study))
+    with pytest.raises(ConfigError, match="select: the key is missing"):
+        config.check(config.parse_study(study | {"anchors": {"copycat": "base"}}))
+    stage = base | {"continues": {"run": "base", "nimg": "best"}}
+    with pytest.raises(ConfigError, match="select: the key is missing"):
+        config.check(config.parse_study(study | {"runs": {"base": base, "second": stage}}))
 
 
 def test_a_denoiser_is_a_run_like_any_other(smoke: dict, tmp_path: Path) -> None:

@@ -62,6 +62,17 @@ def test_every_job_is_counted_with_its_seconds(study: Study) -> None:
     assert plan(study, SPEEDS, cores=99).wall_seconds == pytest.approx(max(aided_chain, ticket_chain))
 
 
+def test_what_is_not_measured_takes_no_time(study: Study) -> None:
+    values = study.plain() | {"claims": []}
+    dense = len(plan(study, SPEEDS, cores=2).jobs)
+    values["runs"]["base"]["evaluate"] = False
+    jobs = {job.name for job in plan(parse_study(values), SPEEDS, cores=2).jobs}
+    assert len(jobs) == dense - 2 and not {"select base", "evaluate base"} & jobs
+    values["runs"]["vision_aided"]["continues"]["nimg"] = "best"
+    jobs = {job.name for job in plan(parse_study(values), SPEEDS, cores=2).jobs}
+    assert "select base" in jobs and "evaluate base" not in jobs
+
+
 def test_earlier_times_come_first_except_those_of_trainings(study: Study, tmp_path: Path) -> None:
     for path, seconds in {
         "train/base_seed0.tsv": 999,

@@ -106,8 +106,8 @@ def test_every_shipped_study_is_planned(name: str, tmp_path: Path) -> None:
     found = jobs(snakemake(folder, "--dry-run", "--configfile", f"config/{name}"))
     study = yaml.safe_load((folder / "config" / name).read_text())
     assert found["theory"] == ("theory" in study)
-    for run in study.get("runs", {}):
-        assert found[f"evaluate {run}"] == len(study["seeds"])
+    for run, settings in study.get("runs", {}).items():
+        assert found[f"evaluate {run}"] == len(study["seeds"]) * settings.get("evaluate", True)
     section = study.get("diffusion", {})
     for subject in ("toy", "exact"):
         asked = bool(section) and section.get(subject, {} if subject == "toy" else None) is not None
@@ -261,6 +261,9 @@ def test_a_new_run_runs_alone(study: Path) -> None:
     values["runs"]["diffaug"] = values["runs"]["base"] | {"augment": {"kind": "diffaug"}}
     configure(study, values)
     assert plan(study) == {"train_diffaug", "select diffaug", "evaluate diffaug", "report"}
+    values["runs"]["diffaug"]["evaluate"] = False
+    configure(study, values)
+    assert plan(study) == {"train_diffaug", "report"}
 
 
 @pytest.mark.slow

@@ -128,7 +128,7 @@ def train_network(points: Tensor, objective: Objective, settings: ToySpec, seed:
     draws = Draws(seed, "toy/weights", torch.zeros(1, dtype=torch.int64))
     network = Preconditioned(RingNetwork(settings.hidden, draws), sigma_data=SIGMA_DATA)
     average = copy.deepcopy(network).requires_grad_(False)
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, fused=True)
     loss = OBJECTIVES[objective](sigma_data=SIGMA_DATA).build(Context(resolution=0))
     x = points.float()
     for step in range(settings.steps):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 _CHUNK = 1024
 _SPARE = 4
@@ -92,17 +93,18 @@ def nearest_moved(query: Tensor, reference: Tensor, *, shift: int = 4, brightnes
         raise ValueError(f"expected pictures larger than twice a shift of {shift}, got {[*query.shape]}")
     height, width = (side - 2 * shift for side in query.shape[2:])
     inner = query[:, :, shift : shift + height, shift : shift + width].flatten(1)
-    x, x_mean = _centered(inner.float())
+    x_mean = inner.float().mean(1)
+    x = inner.float() - x_mean[:, None]
     keep = min(2 + _SPARE, len(reference))
     found, index = _start(len(x), torch.float32)
-    move = torch.empty_like(index)
+    move, moves = torch.empty_like(index), 2 * (2 * shift + 1) ** 2
     for start in range(0, len(reference), 32):
-        windows = _windows(reference[start : start + 32].float(), height, width)  # [m, moves, D]
-        y, y_mean = _centered(windows.flatten(0, 1))
+        y, y_mean, y_square = _windows(reference[start : start + 32].float(), height, width)
         excess = ((y_mean[None] - x_mean[:, None]).abs() - brightness).clamp(min=0)
-        squares = (y.square().sum(1)[None] - 2 * x @ y.T).addcmul_(excess, excess, value=x.shape[1])
-        best = squares.unflatten(1, windows.shape[:2]).min(2)
-        columns = torch.arange(start, start + len(windows)).expand(len(x), -1)
+        # x sums to zero, so <x, y> is <x, y - mean of y>
+        squares = torch.addmm(y_square, x, y.T, alpha=-2).addcmul_(excess, excess, value=x.shape[1])
+        best = squares.unflatten(1, (-1, moves)).min(2)
+        columns = torch.arange(start, start + best.values.shape[1]).expand(len(x), -1)
         found, (index, move) = _merged((found, best.values), [(index, columns), (move, best.indices)], keep)
     exact, offset = _recheck(inner.double(), reference, index, move, (height, width), brightness)
     order = exact.argsort(dim=1, stable=True)
@@ -137,16 +139,23 @@ def _merged(
     return best.values, [torch.cat(pair, 1).gather(1, best.indices) for pair in others]
 
 
-def _centered(rows: Tensor) -> tuple[Tensor, Tensor]:
-    mean = rows.mean(1)
-    return rows - mean[:, None], mean
+def _windows(pictures: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return all windows of m pictures, of each one as it is and then of its mirror image.
 
-
-def _windows(pictures: Tensor, height: int, width: int) -> Tensor:
-    """Return `[m, moves, C * height * width]`: all windows of the pictures, then all of their mirror images."""
-    both = torch.stack([pictures, pictures.flip(3)], 1)
-    windows = both.unfold(3, height, 1).unfold(4, width, 1)  # [m, 2, C, rows, columns, height, width]
-    return windows.permute(0, 1, 3, 4, 2, 5, 6).flatten(4).flatten(1, 3)
+    Returns:
+        windows `[m * moves, C * height * width]`, less the mean of their picture, which keeps sums of squares exact;
+        their means, and the sums of squares around them, both `[m * moves]`.
+    """
+    means = pictures.mean((1, 2, 3))
+    centered = pictures - means[:, None, None, None]
+    both = torch.stack([centered, centered.flip(3)], 1).flatten(0, 1)
+    rows = both.unfold(2, height, 1).unfold(3, width, 1).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
+    mean, square = (
+        avg_pool2d(values.mean(1, keepdim=True), (height, width), stride=1).flatten(1)
+        for values in (both, both.square())
+    )
+    variance = square - mean.square()
+    return rows, (mean + means.repeat_interleave(2)[:, None]).flatten(), rows.shape[1] * variance.flatten()
 
 
 def _recheck(

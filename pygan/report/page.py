@@ -152,15 +152,15 @@ def _facts(study: Study) -> list[tuple[str, str]]:
 
 
 def _finished(study: Study) -> str:
-    done = {run: len(study.of_run(run)) for run in study.runs}
+    done = {run: len(study.of_run(run)) for run in study.evaluated}
     missing = [f"{run} {seeds} of {len(study.seeds)}" for run, seeds in done.items() if seeds < len(study.seeds)]
     return "; ".join(missing) or f"all {len(study.seeds)} in every run"
 
 
 def _progress(study: Study) -> str:
     """Say what is still missing; empty for a finished study."""
-    planned = len(study.runs) * len(study.seeds)
-    done = sum(len(study.of_run(run)) for run in study.runs)
+    planned = len(study.evaluated) * len(study.seeds)
+    done = sum(len(study.of_run(run)) for run in study.evaluated)
     if done >= planned:
         return ""
     return (

@@ -114,6 +114,11 @@ class Study:
     stage_seconds: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Stage -> seconds summed over its jobs, number of jobs."""
 
+    @property
+    def evaluated(self) -> list[str]:
+        """The runs that are to be measured against the test split."""
+        return [run for run, settings in self.runs.items() if (settings or {}).get("evaluate", True)]
+
     def of_run(self, run: str) -> list[Evaluation]:
         """Return the evaluations of `run`, by seed."""
         return sorted((e for e in self.evaluations if e.run == run), key=lambda e: e.seed)

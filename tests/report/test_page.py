@@ -221,6 +221,15 @@ def test_a_run_that_is_trained_but_not_measured_has_its_methods(
     assert "Not finished: 0 of 12 runs and seeds are measured" in text and "no method added" not in text
 
 
+def test_a_run_that_is_not_to_be_measured_is_not_missing(
+    config: dict[str, Any], study_files: dict[str, list[Path]]
+) -> None:
+    runs = config["runs"] | {"unmeasured": config["runs"]["base"] | {"evaluate": False}}
+    study = collect(config | {"runs": runs}, study_files)
+    assert "unmeasured" not in study.evaluated and len(study.evaluated) == len(study.runs) - 1
+    assert "Not finished" not in Page(render(study, study.verdicts())).text
+
+
 def test_runs_are_told_by_what_differs_from_the_first(config: dict[str, Any]) -> None:
     table, shared = settings_table(collect(config, {}), dict.fromkeys(RUNS, ""))
     words = {row[0].text: row[2].text for row in table.rows}

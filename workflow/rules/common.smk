@@ -100,6 +100,7 @@ def start_of(run):
 
 
 JOBS = [job for run in RUNS for job in jobs_of(run)]
+EVALUATED = [run for run in RUNS if RUNS[run]["evaluate"]]
 PRIORITY = {run: len(RUNS) - place for place, run in enumerate(RUNS)}
 
 
@@ -356,15 +357,11 @@ def trainer_of(job):
 def training_stage(job, seed):
     run = run_of(job)
     names = {"run": run, "seed": int(seed), "frozen": frozen_of(run, seed)}
-    ticket = RUNS[run]["ticket"]
-    ticket = ticket and {
-        "kind": ticket["kind"]
-    }  # the rest decides about mask and start, which are inputs
-    return stage_json(
-        trainer_of(job),
-        {**RUNS[run], **names, "ticket": ticket},
-        threads=config["threads"],
-    )
+    settings = {key: value for key, value in RUNS[run].items() if key != "evaluate"}
+    ticket = settings["ticket"]
+    # the rest of a ticket decides about mask and start, which are inputs
+    settings["ticket"] = ticket and {"kind": ticket["kind"]}
+    return stage_json(trainer_of(job), {**settings, **names}, threads=config["threads"])
 
 
 def probe_stage(run, seed):

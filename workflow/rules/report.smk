@@ -21,21 +21,21 @@ rule report:
         ),
         metrics=per_seed(
             lambda run, seed: [f"{RESULTS}/evaluate/{run}/seed{seed}/metrics.json"],
-            RUNS,
+            EVALUATED,
         ),
         neighbors=(
             per_seed(
                 lambda run, seed: [
                     f"{RESULTS}/evaluate/{run}/seed{seed}/neighbors.png"
                 ],
-                RUNS,
+                EVALUATED,
             )
             if SEES_TRAINING
             else []
         ),
         selected=per_seed(
             lambda run, seed: [f"{RESULTS}/select/{run}/seed{seed}/selected.json"],
-            RUNS,
+            EVALUATED,
         ),
         probe=per_seed(
             lambda run, seed: [f"{RESULTS}/probe/{run}/seed{seed}/probe.json"],
