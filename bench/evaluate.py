@@ -2,9 +2,9 @@
 
 `OMP_NUM_THREADS=1 python bench/evaluate.py` writes `evaluate.json` and `evaluate.md` beside itself in about twenty
 minutes, most of them spent in SciPy's matrix root; `--quick` tries everything in one minute with fewer dimensions and
-writes nothing, `--only frechet|resize|features` measures a part. All contenders of a case get the same features or
-pictures, and the program ends where their results differ by more than they may. Times are processor time of the one
-thread, which neighbors on the machine disturb less than they disturb wall time.
+writes nothing, `--only frechet|resize|features` measures a part anew and keeps the others. All contenders of a case get
+the same features or pictures, and the program ends where their results differ by more than they may. Times are
+processor time of the one thread, which neighbors on the machine disturb less than they disturb wall time.
 """
 
 import argparse
@@ -223,31 +223,38 @@ def measured(case: Case, rounds: int) -> dict[str, Any]:
     return row
 
 
-def table(rows: list[dict[str, Any]], surroundings: str) -> str:
+def table(parts: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Evaluation beside clean-fid and torch-fidelity",
         "",
-        f"`OMP_NUM_THREADS=1 python bench/evaluate.py`, {surroundings}. Processor time of one thread; ratio: median "
-        "and range (95 % interval from six rounds on) over paired rounds.",
-        "",
-        "| case | peer | theirs, s | ours, s | times as fast | results apart | gate |",
-        "|---|---|---:|---:|---|---|---|",
+        "`OMP_NUM_THREADS=1 python bench/evaluate.py`. Processor time of one thread; ratio: median and range (95 % "
+        "interval from six rounds on) over paired rounds.",
     ]
-    for row in rows:
-        gate = (
-            "" if row["gate"] is None else f"{row['gate']:g}: " + ("met" if row["ratio"] >= row["gate"] else "**red**")
-        )
-        lines.append(
-            f"| {row['case']} | {row['peer']} | {row['seconds_theirs']:.3g} | {row['seconds_ours']:.3g} | "
-            f"{row['ratio']:.3g} ({row['low']:.3g} to {row['high']:.3g}) | {row['apart']:.1g} {row['unit']} | {gate} |"
-        )
+    for part, measurement in parts.items():
+        lines += [
+            "",
+            f"## {part.capitalize()}",
+            f"{measurement['surroundings']}.",
+            "",
+            "| case | peer | theirs, s | ours, s | times as fast | results apart | gate |",
+            "|---|---|---:|---:|---|---|---|",
+            *(as_line(row) for row in measurement["rows"]),
+        ]
     return "\n".join(lines) + "\n"
+
+
+def as_line(row: dict[str, Any]) -> str:
+    gate = "" if row["gate"] is None else f"{row['gate']:g}: " + ("met" if row["ratio"] >= row["gate"] else "**red**")
+    return (
+        f"| {row['case']} | {row['peer']} | {row['seconds_theirs']:.3g} | {row['seconds_ours']:.3g} | "
+        f"{row['ratio']:.3g} ({row['low']:.3g} to {row['high']:.3g}) | {row['apart']:.1g} {row['unit']} | {gate} |"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer dimensions and rounds; nothing is written")
-    parser.add_argument("--only", choices=PARTS, help="one part; nothing is written")
+    parser.add_argument("--only", choices=PARTS, help="one part; what is written of the others stays")
     options = parser.parse_args()
     warnings.simplefilter("ignore", DeprecationWarning)  # clean-fid's call of SciPy
     torch.set_num_threads(1)
@@ -258,22 +265,21 @@ def main() -> None:
         "resize": (lambda: resize_cases(20 if quick else 100), 3 if quick else 15),
         "features": (lambda: feature_cases(2 if quick else 8), 2 if quick else 9),
     }
-    rows = [
-        measured(case, rounds)
-        for part, (make, rounds) in cases.items()
-        if options.only in (None, part)
-        for case in make()
-    ]
     names = ("torch", "numpy", "scipy", "clean-fid", "torch-fidelity", "pillow")
     surroundings = f"{os.cpu_count()} cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, " + ", ".join(
         f"{name} {version(name)}" for name in names
     )
-    text = table(rows, surroundings)
-    if quick or options.only:
-        print(text)
+    record = HERE.with_suffix(".json")
+    parts = json.loads(record.read_text()) if options.only and not quick else {}
+    for part, (make, rounds) in cases.items():
+        if options.only in (None, part):
+            rows = [measured(case, rounds) for case in make()]
+            parts[part] = {"surroundings": surroundings, "rows": rows}
+    if quick:
+        print(table(parts))
         return
-    HERE.with_suffix(".json").write_text(json.dumps({"surroundings": surroundings, "rows": rows}, indent=1) + "\n")
-    HERE.with_suffix(".md").write_text(text)
+    record.write_text(json.dumps(parts, indent=1) + "\n")
+    HERE.with_suffix(".md").write_text(table(parts))
 
 
 if __name__ == "__main__":

@@ -1,30 +1,61 @@
-"""Puts the speed-ups of bench/ops.json into the README, between the markers `bench:ops`.
+"""Puts measured numbers into the README between markers: the verdicts of study.json and the speed-ups of ops.json.
 
 python bench/readme.py
 """
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-MARKERS = re.compile(r"(<!-- bench:ops -->\n).*?(<!-- /bench:ops -->)", re.DOTALL)
 MODES = ("forward", "forward + backward")
 
 
 def main() -> None:
     readme = HERE.parent / "README.md"
-    result = json.loads((HERE / "ops.json").read_text())
-    readme.write_text(with_table(readme.read_text(), as_table(result)))
+    text = readme.read_text()
+    for name, table in tables().items():
+        text = with_table(text, name, table)
+    readme.write_text(text)
 
 
-def with_table(text: str, table: str) -> str:
-    """Return the text with `table` between its markers."""
-    return MARKERS.sub(lambda markers: f"{markers[1]}{table}{markers[2]}", text)
+def tables() -> dict[str, str]:
+    """Return the tables by the names of their markers."""
+    study, operators = (json.loads((HERE / f"{name}.json").read_text()) for name in ("study", "ops"))
+    return {"study": of_study(study), "ops": of_operators(operators)}
 
 
-def as_table(result: dict[str, Any]) -> str:
+def with_table(text: str, name: str, table: str) -> str:
+    """Return the text with `table` between the markers `bench:name`."""
+    markers = re.compile(rf"(<!-- bench:{name} -->\n).*?(<!-- /bench:{name} -->)", re.DOTALL)
+    return markers.sub(lambda found: f"{found[1]}{table}{found[2]}", text)
+
+
+def of_study(result: dict[str, Any]) -> str:
+    """What each claim of the default study came to."""
+    lines = [
+        f"`{result['command']}` on {result['machine']}: {result['seconds'] / 60:.0f} minutes after set-up.",
+        "",
+        "| claim | improvement (95 % interval) | over its control | verdict |",
+        "|---|---:|---:|---|",
+    ]
+    for claim in result["study"]["claims"]:
+        decimals = max(0, 1 - math.floor(math.log10(claim["minimum_effect"])))
+        improvements = [improvement(effect, decimals) for effect in (claim, claim["control"])]
+        lines.append(f"| {claim['statement']} | {' | '.join(improvements)} | {claim['verdict']} |")
+    return "\n".join(lines) + "\n"
+
+
+def improvement(effect: dict[str, Any] | None, decimals: int) -> str:
+    if effect is None or effect["effect"] is None:
+        return ""
+    interval = " to ".join(f"{bound:.{decimals}f}" for bound in effect["ci95"] or ())
+    return f"{effect['effect']:.{decimals}f}" + (f" ({interval})" if interval else "")
+
+
+def of_operators(result: dict[str, Any]) -> str:
     """How many times faster than the public formula (the first peer) and than torch.compile, for headline cases."""
     cases: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
     for row in result["rows"]:

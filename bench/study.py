@@ -1,14 +1,17 @@
-"""The numbers of a study, the default one beside its time gate.
+"""The numbers of a study, the default one and the quick one beside their time gates.
 
     time make reproduce        # in a fresh clone
     python bench/study.py --machine WORDS --seconds SECONDS
+    time make quick
+    python bench/study.py --machine WORDS --seconds SECONDS --study quick
 
     snakemake --cores all reproduce --configfile config/bases.yaml
     python bench/study.py --machine WORDS --study bases
 
-SECONDS is the wall time of `make reproduce` after its set-up. Of a study that is not finished, `pygan report` writes
+SECONDS is the wall time after the set-up. Of a study that is not finished, `pygan report` writes
 what there is, and `--summary FILE` with a `--note` takes the numbers from there. Writes a JSON with the whole summary
-and a table of the same name: `study` for config/config.yaml, `study_full` for config/study.yaml, else that of the file.
+and a table of the same name: `study` for config/config.yaml, `study_full` for config/study.yaml, else that of the file;
+beside the default study's, pictures of some of its runs.
 """
 
 import argparse
@@ -17,9 +20,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-GATE_SECONDS = 60 * 60
 DEFAULT = "config"
+TIMED = {DEFAULT: ("make reproduce", 60 * 60), "quick": ("make quick", 12 * 60)}
+"""Study -> what runs it, and its gate in seconds."""
 NAMES = {DEFAULT: "study", "study": "study_full"}
+PICTURED = ("base", "diffaug", "vision_aided")
+COLUMNS = 12
 SHOWN = re.compile(r"(fd|kid)_(?!intra|head|middle|tail)|precision$|recall$|coverage$|diversity_tail|memorized_moved")
 """Metrics in the table of runs."""
 
@@ -28,32 +34,56 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--machine", required=True, help="processor and cores in words")
     parser.add_argument("--study", default=DEFAULT, help="file in config/ without its suffix")
-    parser.add_argument("--seconds", type=float, help="wall time of `make reproduce`, for the default study's gate")
+    parser.add_argument("--seconds", type=float, help="wall time after the set-up, for a study with a gate")
     parser.add_argument("--command", help="what was run, if it differs")
     parser.add_argument("--summary", type=Path, help="summary.json; default: that of the finished report")
     parser.add_argument("--note", action="append", default=[], help="what a reader must know; may be repeated")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     arguments = parser.parse_args()
     default = arguments.study == DEFAULT
-    if default and arguments.seconds is None and not arguments.note:
-        parser.error("--seconds: the default study has a time gate; a --note says why it was not measured")
+    command, gate = TIMED.get(
+        arguments.study, (f"snakemake --cores all reproduce --configfile config/{arguments.study}.yaml", None)
+    )
+    if gate and arguments.seconds is None and not arguments.note:
+        parser.error("--seconds: the study has a time gate; a --note says why it was not measured")
+    if not gate and arguments.seconds is not None:
+        parser.error(f"--seconds: {arguments.study} has no time gate")
     results = Path("results") if default else Path("results") / arguments.study
     summary = arguments.summary or results / "report" / "summary.json"
-    command = f"snakemake --cores all reproduce --configfile config/{arguments.study}.yaml"
     result = {
-        "command": arguments.command or ("make reproduce" if default else command),
+        "command": arguments.command or command,
         "machine": arguments.machine,
         "notes": arguments.note,
         "study": json.loads(summary.read_text()),
     }
     if arguments.seconds is not None:
-        result |= {"seconds": arguments.seconds, "gate_seconds": GATE_SECONDS}
-        result["within_gate"] = arguments.seconds <= GATE_SECONDS
+        result |= {"seconds": arguments.seconds, "gate_seconds": gate, "within_gate": arguments.seconds <= gate}
     table = as_table(result)
     name = NAMES.get(arguments.study, arguments.study)
     (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     (arguments.out / f"{name}.md").write_text(table)
+    if default and arguments.seconds is not None:
+        save_pictures(summary.parents[1], arguments.out / f"{name}.png")
     print(table, end="")
+
+
+def save_pictures(results: Path, path: Path) -> None:
+    """Write every eighth training tile of seed 0 and, a row each, the first pictures of runs, none picked."""
+    import torch
+
+    import pygan
+    from pygan.data.store import Store
+    from pygan.data.subset import parse_subset, select
+    from pygan.sampling import save_grid
+
+    base = json.loads((results / "config.json").read_text())["runs"][PICTURED[0]]
+    store = Store(results / "data" / base["dataset"] / "train.lmdb")
+    tiles = select(store.labels, parse_subset(base["subset"]), 0)
+    rows = [torch.from_numpy(store.read(tiles[:: len(tiles) // COLUMNS][:COLUMNS]))]
+    for run in PICTURED:
+        selected = json.loads((results / "select" / run / "seed0" / "selected.json").read_text())["snapshot"]
+        rows.append(pygan.load(results / "train" / run / "seed0" / "snapshots" / selected).sample(COLUMNS))
+    save_grid(path, torch.cat(rows), columns=COLUMNS)
 
 
 def as_table(result: dict[str, Any]) -> str:

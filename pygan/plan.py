@@ -21,10 +21,10 @@ from pygan.config import Study, check_files, load
 from pygan.config_combinations import selected_runs, start_nimg
 from pygan.speeds import Speeds, measure
 
-PREPARE, METRICS, PROBE, PRUNE, THEORY, REPORT = 5.0, 10.0, 8.0, 1.0, 60.0, 20.0
+PREPARE, METRICS, PROBE, PRUNE, THEORY, REPORT = 2.0, 4.0, 1.0, 1.0, 60.0, 15.0
 """Seconds beside the start of the process and the judge's pictures: to decode a packaged data set, to compute the
 metrics of a judge, to train linear probes per network, to prune, to compute the theory, to draw the report."""
-TOY, COPYING = 40.0, 0.02
+TOY, COPYING = 20.0, 0.02
 """Seconds to train the networks of the toy; for a training picture to look for it in what was generated."""
 PICTURES = 3_000
 """Real pictures of a data set that is not prepared yet."""

@@ -1,7 +1,6 @@
-"""How the benchmark of the operators counts, judges and reports; no time is asserted."""
+"""How the benchmark of the operators counts, judges and reports, and what the README shows; no time is asserted."""
 
 import importlib
-import json
 import math
 import statistics
 from pathlib import Path
@@ -63,13 +62,28 @@ def test_the_readme_receives_the_headlines(load) -> None:
     result = {"machine": {"processor": "P"}, "versions": {"torch": "2.14"}, "threads": 1}
     result["rows"] = [hidden, row("forward", formula=6.0), training]
     text = "before\n<!-- bench:ops -->\nold\n<!-- /bench:ops -->\nafter\n"
-    once = readme.with_table(text, readme.as_table(result))
+    table = readme.of_operators(result)
+    once = readme.with_table(text, "ops", table)
     assert "| `bias_act` | 1x2x3x3 | 6.0x | 3.0x |  | 1.5x |" in once
     assert "old" not in once and once.startswith("before\n") and once.endswith("\nafter\n")
-    assert readme.with_table(once, readme.as_table(result)) == once
+    assert readme.with_table(once, "ops", table) == once and readme.with_table(once, "study", "no place") == once
+
+
+def test_the_readme_receives_the_verdicts(load) -> None:
+    control = {"effect": None, "ci95": None}
+    claims = [
+        {"statement": "A helps.", "effect": 38.324, "ci95": [23.7, 120.9], "control": control, "verdict": "supported"},
+        {"statement": "B helps.", "effect": -0.0567, "ci95": None, "control": None, "verdict": "undecided"},
+    ]
+    for claim, minimum in zip(claims, (10, 0.05), strict=True):
+        claim["minimum_effect"] = minimum
+    result = {"command": "make reproduce", "machine": "2 cores", "seconds": 3300, "study": {"claims": claims}}
+    lines = load("readme").of_study(result).splitlines()
+    assert lines[0] == "`make reproduce` on 2 cores: 55 minutes after set-up."
+    assert lines[-2:] == ["| A helps. | 38 (24 to 121) |  | supported |", "| B helps. | -0.057 |  | undecided |"]
 
 
 def test_the_readme_shows_the_measured_numbers(load) -> None:
-    measured = json.loads((ROOT / "bench" / "ops.json").read_text())
     readme, text = load("readme"), (ROOT / "README.md").read_text()
-    assert readme.with_table(text, readme.as_table(measured)) == text
+    for name, table in readme.tables().items():
+        assert table in text and readme.with_table(text, name, table) == text
