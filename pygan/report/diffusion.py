@@ -17,7 +17,7 @@ from pygan.report.evidence import mean_interval
 from pygan.report.figures import RUN_COLORS, Line, quantities
 from pygan.report.plots import Plot
 from pygan.report.tables import Cell, Table
-from pygan.report.text import NONE, count, interval_text, number
+from pygan.report.text import NONE, count, counted, interval_text, number
 
 SIGMA = "noise level sigma"
 FROM_OPTIMUM = "mean square from the optimum"
@@ -239,8 +239,8 @@ def _toy(toys: Sequence[Record]) -> Part:
     return Part(
         title="A ring in the plane",
         sentences=(
-            f"{toys[0]['points']} points of a ring, {len(toys)} seed(s); the law is known, so the numbers need no "
-            "reference set. Solid lines: on noised training points; dashed: where the sampler goes.",
+            f"{toys[0]['points']} points of a ring, {counted(len(toys), 'seed')}; the law is known, so the numbers "
+            "need no reference set. Solid lines: on noised training points; dashed: where the sampler goes.",
             f"Samples of the optimum lie on training points ({number(100 * found['optimum'], 0)} % have a ratio below "
             f"1/3); those of the networks do in {number(100 * found['denoising'], 0)} % (ordinary) and "
             f"{number(100 * found['chain'], 0)} % (previous points), held-out points by chance in "
@@ -302,8 +302,8 @@ def _exact(records: Sequence[Record]) -> Part:
         title=f"Exact denoisers of real pictures ({records[0]['dataset']})",
         sentences=(
             "The empirical optimum and the Gaussian denoiser of the same n pictures need no training, so their numbers "
-            f"have no optimization in them; {len(records)} draw(s) of pictures. Solid lines: on noised training "
-            "pictures; dashed: where the Gaussian's sampler goes.",
+            f"have no optimization in them; {counted(len(records), 'draw')} of pictures. Solid lines: on noised "
+            "training pictures; dashed: where the Gaussian's sampler goes.",
             *(_exact_sentence(records, n) for n in ns),
         ),
         plots=plots,
@@ -387,11 +387,12 @@ def _over_time(run: Record) -> list[tuple[float, float]]:
 
 
 def _run_sentence(run: Record) -> str:
-    highest = max(_over_time(run), key=lambda point: point[1])
+    nimg, most = max(_over_time(run), key=lambda point: point[1])
+    held_out = mean_interval([seed["held_out"]["copies"] for seed in run["seeds"]])[0]
+    n, seeds = max(seed["n"] for seed in run["seeds"]), counted(len(run["seeds"]), "seed")
     sentence = (
-        f"{run['run']} ({_family(run)}, n = {max(s['n'] for s in run['seeds']):,}, {len(run['seeds'])} seed(s)): at "
-        f"most {number(100 * highest[1], 0)} % copies, after {highest[0]:,} images; held-out pictures "
-        f"{number(100 * mean_interval([s['held_out']['copies'] for s in run['seeds']])[0], 0)} %."
+        f"{run['run']} ({_family(run)}, n = {n:,}, {seeds}): at most {number(100 * most, 0)} % copies, after {nimg:,} "
+        f"images; held-out pictures {number(100 * held_out, 0)} %."
     )
     ratios = [seed["two_model_test"]["ratio"] for seed in run["seeds"] if "two_model_test" in seed]
     if ratios:

@@ -12,6 +12,8 @@ from typing import Literal
 
 from scipy import optimize, stats
 
+from pygan.report.text import counted
+
 SUPPORTED = "supported"
 NOT_SUPPORTED = "not supported"
 UNDECIDED = "undecided"
@@ -199,7 +201,7 @@ def judge(
 
 def _decide(claim: Claim, effect: Paired, control: Paired | None) -> tuple[str, str]:
     if effect.ci95 is None:
-        return UNDECIDED, f"{len(effect.seeds)} paired seed(s), an interval needs at least 2"
+        return UNDECIDED, f"{counted(len(effect.seeds), 'paired seed')}, an interval needs at least 2"
     if effect.shows_improvement and (control is None or control.shows_improvement):
         over = claim.against if control is None else f"{claim.against} and the control {claim.control}"
         return SUPPORTED, f"the interval of the improvement over {over} excludes 0"

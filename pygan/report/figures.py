@@ -13,6 +13,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, NullForm
 
 from pygan.report.evidence import mean_interval
 from pygan.report.plots import MARGINS, Plot, beside, plot
+from pygan.report.text import counted
 
 RUN_COLORS = (
     *("#808894", "#3d85c6", "#d9822b", "#3a9d6e", "#a46fc4", "#c9504f"),
@@ -90,7 +91,7 @@ def training_curves(
         axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.03), borderaxespad=0, columnspacing=1.2)
 
     seeds = max(len(curves) for curves in drawn.values())
-    return plot(draw, f"{title}: {', '.join(drawn)} over images seen, mean of {seeds} seed(s)", PANEL_INCHES)
+    return plot(draw, f"{title}: {', '.join(drawn)} over images seen, mean of {counted(seeds, 'seed')}", PANEL_INCHES)
 
 
 def class_curves(title: str, lines: Mapping[str, Curves], ylabel: str) -> Plot:

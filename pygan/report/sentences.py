@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pygan.report.evidence import NOT_SUPPORTED, SUPPORTED, Paired, Verdict
 from pygan.report.study import Study
-from pygan.report.text import better, decimals_for, duration, mean_of, metric_title, number, optional
+from pygan.report.text import better, counted, decimals_for, duration, mean_of, metric_title, number, optional
 
 EQUAL_TIME = 1.1
 """Two runs whose training seconds differ by less than this factor took about equal time."""
@@ -59,7 +59,7 @@ def _comparison(other: str, effect: Paired | None, meaning: str) -> str:
     if effect is None:
         return ""
     if effect.mean is None or effect.ci95 is None:
-        return f" Against {other} there are {len(effect.seeds)} paired seed(s), an interval needs at least 2."
+        return f" Against {other}: {counted(len(effect.seeds), 'paired seed')}, an interval needs at least 2."
     decimals = decimals_for([effect.mean, *effect.ci95])
     low, high = (number(bound, decimals) for bound in effect.ci95)
     side = "better" if effect.mean >= 0 else "worse"
@@ -175,7 +175,7 @@ def cautions(study: Study) -> list[str]:
         "their relation to the held-out logit is noise and says nothing about overfitting."
     )
     lines.append(
-        f"Intervals are t intervals over at most {most_seeds} seed(s), which vary the training subset and the "
+        f"Intervals are t intervals over at most {counted(most_seeds, 'seed')}, which vary the training subset and the "
         "initial weights together; claims are judged one by one, without a correction for their number."
     )
     return lines

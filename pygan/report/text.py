@@ -71,6 +71,11 @@ def count(n: int | None) -> str:
     return "all" if n is None else f"{n:,}"
 
 
+def counted(n: int, noun: str) -> str:
+    """Format as "1 seed" or "3 seeds"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def interval_text(interval: Sequence[float] | None, decimals: int) -> str:
     """Format an interval as "1.2 to 3.4"; empty for None."""
     return "" if interval is None else f"{number(interval[0], decimals)} to {number(interval[1], decimals)}"

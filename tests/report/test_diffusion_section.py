@@ -208,7 +208,7 @@ def test_every_part_has_its_panels_and_words(records: list[dict[str, Any]], undr
     assert [panel.caption for panel in runs.panels] == ["unet", "unet_chain", "base"]  # of their first seeds
     assert len(denoisers.panels) == 1 and denoisers.panels[0].png == PNG  # of the first seed
     assert "At n = 500 the Gaussian is farthest from the optimum at sigma = 1" in denoisers.sentences[2]
-    assert "base (GAN, n = 50, 3 seed(s)): at most 1 % copies, after 2,000 images" in runs.sentences[3]
+    assert "base (GAN, n = 50, 3 seeds): at most 1 % copies, after 2,000 images" in runs.sentences[3]
     assert "0.20 of what they make of different noises" in runs.sentences[1] and "0.20" not in runs.sentences[3]
     rows = {row[0].text: row for row in table.tables[0].rows if row[1].text in ("100", "50")}
     assert rows["unet (diffusion)"][2].text == "31" and rows["base (GAN)"][2].text == "1"

@@ -76,7 +76,7 @@ def test_one_seed_has_no_interval_and_says_so(config: dict[str, Any], study_file
     ]
     sentence, entry = judged(collect(config, study_files), control="diffaug")
     assert entry["verdict"] == "undecided" and entry["control"]["n_seeds"] == 1
-    assert "Against the control diffaug there are 1 paired seed(s)" in sentence
+    assert "Against the control diffaug: 1 paired seed, an" in sentence
 
 
 def test_a_claim_about_the_study_of_diffusion_models(study: Study) -> None:
