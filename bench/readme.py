@@ -36,7 +36,7 @@ def with_table(text: str, name: str, table: str) -> str:
 def of_study(result: dict[str, Any]) -> str:
     """What each claim of the default study came to."""
     lines = [
-        f"`{result['command']}` on {result['machine']}: {result['seconds'] / 60:.0f} minutes after set-up.",
+        f"`{result['command']}` on {result['machine']}: {result['seconds'] / 60:.1f} minutes after set-up.",
         "",
         "| claim | improvement (95 % interval) | over its control | verdict |",
         "|---|---:|---:|---|",

@@ -94,7 +94,7 @@ def as_table(result: dict[str, Any]) -> str:
     if "seconds" in result:
         verdict = "met" if result["within_gate"] else "**missed (red)**"
         lines += [
-            f"In a fresh clone: {result['seconds'] / 60:.1f} minutes after set-up.",
+            f"{result['seconds'] / 60:.1f} minutes after set-up.",
             f"Gate: {result['gate_seconds'] / 60:.0f} minutes, {verdict}.",
         ]
     if notes := result.get("notes"):

@@ -42,8 +42,8 @@ def _check_sections(study: Study) -> None:
     if not study.runs and study.theory is None and study.diffusion is None:
         raise ConfigError("runs: got none, expected at least one (or a `theory`, or `diffusion`)")
     anchors = study.anchors
-    anchored = (anchors.untrained, anchors.pca_gaussian, anchors.copycat, anchors.real) != (None,) * 4
-    if selected_runs(study) or anchored:
+    measured = (anchors.untrained, anchors.pca_gaussian, anchors.copycat, anchors.real)
+    if selected_runs(study) or any(anchor is not None for anchor in measured):
         for key in ("select", "evaluate"):
             if getattr(study, key) is None:
                 raise ConfigError(f"{key}: the key is missing")

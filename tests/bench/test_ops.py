@@ -79,7 +79,7 @@ def test_the_readme_receives_the_verdicts(load) -> None:
         claim["minimum_effect"] = minimum
     result = {"command": "make reproduce", "machine": "2 cores", "seconds": 3300, "study": {"claims": claims}}
     lines = load("readme").of_study(result).splitlines()
-    assert lines[0] == "`make reproduce` on 2 cores: 55 minutes after set-up."
+    assert lines[0] == "`make reproduce` on 2 cores: 55.0 minutes after set-up."
     assert lines[-2:] == ["| A helps. | 38 (24 to 121) |  | supported |", "| B helps. | -0.057 |  | undecided |"]
 
 
