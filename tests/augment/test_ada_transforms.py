@@ -292,7 +292,7 @@ def test_a_closed_gate_keeps_the_picture():
     img = torch.randn(1, 3, 32, 32)
     aug = ADA(dict.fromkeys(FAMILIES["bg"], 1.0), p=0.5)
     given = Given(1, *[0.9, 0.5] * 8)
-    torch.testing.assert_close(aug(img, given), img, rtol=0, atol=1e-5)
+    torch.testing.assert_close(aug(img, given), img, rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize(("size", "difference"), [(2.0, 2e-5), (1.0, 2e-5), (0.7, 2e-5), (0.5, 1e-2)])
