@@ -12,6 +12,7 @@ configuration is a new folder, the same fingerprint resumes an interrupted job (
 
 import argparse
 import errno
+import gc
 import hashlib
 import importlib
 import json
@@ -51,6 +52,7 @@ def run_stage(main: Stage, argv: list[str] | None = None) -> None:
     _log_to_stderr()
     try:
         _run(main, arguments)
+        gc.freeze()  # the process ends: looking for garbage among all that it imported takes a second
     except PyganError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
@@ -172,7 +174,10 @@ def _prepare_ops() -> str:
 
     The package is imported by name, so that only stages whose own code reaches it depend on it.
     """
+    gc.disable()  # what torch brings stays to the end
     ops = importlib.import_module("pygan.ops")
+    gc.freeze()
+    gc.enable()
     ops.check_build(provenance.ROOT)
     return ops.backend()
 

@@ -8,6 +8,7 @@ Nothing here imports torch before a process has chosen its allocator (`_begin`).
 
 import importlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 _NOT_ITS_STEP = ("continues", "init_from", "ticket", "subset", "dataset", "evaluate")
 """Keys of a run that do not decide the time of its step."""
 _STEPS = 8
-"""Measured at least; as many come before, in which caches warm up."""
+"""Measured at least; half as many come before, in which caches warm up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +122,9 @@ def _step_seconds(case: dict[str, Any]) -> float:
 
     per_step = case["training"]["batch"] * case["training"]["d_steps"]
     lazy = max([term.get("every") or 1 for term in case["regularizers"]], default=1)
-    nimg = per_step * max(_STEPS, min(lazy, 2 * _STEPS))
-    lengths = {"total_nimg": 2 * nimg, "snapshots": [2 * nimg], "tick_nimg": nimg, "checkpoint_nimg": 2 * nimg}
+    tick = per_step * math.ceil(max(_STEPS, min(lazy, 2 * _STEPS)) / 2)
+    lengths = {key: 3 * tick for key in ("total_nimg", "checkpoint_nimg")}
+    lengths |= {"snapshots": [3 * tick], "tick_nimg": tick, "monitor_images": 1}
     spec = parse(TrainingSpec, case["training"] | lengths | {"ema_start_nimg": 0}, "training")
     noise = _Noise(256, case["resolution"], case["channels"])
     names = [f"class {label}" for label in range(noise.classes)]
@@ -129,8 +132,8 @@ def _step_seconds(case: dict[str, Any]) -> float:
     train, run = _assembled(config, store=noise, held_out=noise, class_names=names)
     with TemporaryDirectory() as folder:
         train(run, spec, state_dir=Path(folder, "state"), out_dir=Path(folder))
-        last = Path(folder, "stats.jsonl").read_text().splitlines()[-1]
-    return per_step / json.loads(last)["img_per_sec"]
+        ticks = Path(folder, "stats.jsonl").read_text().splitlines()
+    return per_step * fmean(1 / json.loads(tick)["img_per_sec"] for tick in ticks[1:])
 
 
 def _assembled(config: dict[str, Any], **material: Any) -> tuple[Callable[..., dict[str, Any]], Any]:

@@ -103,7 +103,7 @@ def statistics(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def distance(a: Gaussian, b: Gaussian) -> float:
     """Return the squared Fréchet distance of two Gaussians of equal dimensions."""
-    traces = a.factor.square().sum() + b.factor.square().sum()
+    traces = a.factor.norm().square() + b.factor.norm().square()
     return float((a.mean - b.mean).square().sum() + traces - 2 * _root_trace(a, b))
 
 

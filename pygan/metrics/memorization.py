@@ -30,7 +30,7 @@ from torch import Tensor
 
 from pygan.draws import Draws, permutation
 from pygan.errors import DataError
-from pygan.metrics.base import Training
+from pygan.metrics.base import Training, wilson
 from pygan.metrics.frechet import frechet_distance
 from pygan.metrics.kid import KernelDistance, kernel, within
 from pygan.metrics.neighbors import Moved, Neighbors, nearest, nearest_moved
@@ -77,11 +77,7 @@ def difference_interval(hits: int, n: int, hits_held_out: int, n_held_out: int) 
     Newcombe, "Interval estimation for the difference between independent proportions", Statistics in Medicine 1998,
     method 10: two Wilson intervals combined.
     """
-    from scipy.stats import binomtest
-
-    (p, low, high), (q, low_q, high_q) = (
-        (k / m, *binomtest(k, m).proportion_ci(method="wilson")) for k, m in ((hits, n), (hits_held_out, n_held_out))
-    )
+    (p, low, high), (q, low_q, high_q) = ((k / m, *wilson(k, m)) for k, m in ((hits, n), (hits_held_out, n_held_out)))
     below, above = ((p - low) ** 2 + (high_q - q) ** 2) ** 0.5, ((high - p) ** 2 + (q - low_q) ** 2) ** 0.5
     return [float(p - q - below), float(p - q + above)]
 

@@ -31,10 +31,10 @@ class Moments:
         from scipy.linalg.blas import dsyrk
 
         for rows in features.cpu().split(_ROWS):
-            x = rows.double()
+            x = rows.to(torch.float64, copy=True)
             if self.n == 0:
                 self._shift = x.mean(0)
-            x = x - self._shift
+            x -= self._shift
             self._sum += x.sum(0)
             # a symmetric product costs half of a general one; BLAS wants columns, so everything is seen transposed
             scatter = dsyrk(1.0, x.numpy().T, beta=1.0, c=self._scatter.numpy().T, overwrite_c=1)

@@ -151,7 +151,7 @@ def _windows(pictures: Tensor, height: int, width: int) -> tuple[Tensor, Tensor,
     both = torch.stack([centered, centered.flip(3)], 1).flatten(0, 1)
     rows = both.unfold(2, height, 1).unfold(3, width, 1).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
     mean, square = (
-        avg_pool2d(values.mean(1, keepdim=True), (height, width), stride=1).flatten(1)
+        avg_pool2d(avg_pool2d(values.mean(1, keepdim=True), (height, 1), stride=1), (1, width), stride=1).flatten(1)
         for values in (both, both.square())
     )
     variance = square - mean.square()

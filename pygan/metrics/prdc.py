@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pygan.draws import permutation
-from pygan.metrics.base import prepared
+from pygan.metrics.base import prepared, wilson
 from pygan.spec import spec
 
 
@@ -40,8 +40,6 @@ class PrecisionRecall:
 
     def compute(self, real: Tensor, gen: Tensor) -> dict[str, dict[str, Any]]:
         """Compare the features `real` `[N, D]` and `gen` `[M, D]`; the larger set is cut at random to the smaller."""
-        from scipy.stats import binomtest
-
         real, gen = prepared(real, gen, at_least=self.k + 1)
         n = min(len(real), len(gen))
         real, gen = (
@@ -57,8 +55,7 @@ class PrecisionRecall:
         )
 
         def share(hits: Tensor, of: str) -> dict[str, Any]:
-            wilson = binomtest(int(hits.sum()), n).proportion_ci(method="wilson")
-            interval = [float(wilson.low), float(wilson.high)]
+            interval = [*wilson(int(hits.sum()), n)]
             return {"value": float(hits.double().mean()), "interval": interval, "protocol": protocol + of}
 
         balls = in_real_ball.sum(0).double() / self.k

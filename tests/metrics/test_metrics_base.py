@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterator
 
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor, nn
 
 from pygan.errors import ConfigError, NumericalError
 from pygan.features.frozen import FrozenNetwork
-from pygan.metrics.base import extract, network_spec, prepared, protocol_record
+from pygan.metrics.base import extract, network_spec, prepared, protocol_record, wilson
 from pygan.metrics.resize import resize
 
 
@@ -32,6 +33,14 @@ class _Tiny(FrozenNetwork):
 
 def _images(n: int, side: int = 32) -> Tensor:
     return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 1), (0, 64), (3, 10), (640, 1000), (64, 64)])
+def test_shares_have_the_interval_of_scipy(hits: int, n: int) -> None:
+    expected = scipy.stats.binomtest(hits, n).proportion_ci(method="wilson")
+    low, high = wilson(hits, n)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= low <= hits / n <= high <= 1
 
 
 def test_features_do_not_depend_on_batch_or_order() -> None:
