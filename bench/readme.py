@@ -38,13 +38,16 @@ def of_study(result: dict[str, Any]) -> str:
     lines = [
         f"`{result['command']}` on {result['machine']}: {result['seconds'] / 60:.1f} minutes after set-up.",
         "",
-        "| claim | improvement (95 % interval) | over its control | verdict |",
-        "|---|---:|---:|---|",
+        "| claim | improvement (95 % interval) | over its control | verdict | could be shown |",
+        "|---|---:|---:|---|---:|",
     ]
     for claim in result["study"]["claims"]:
         decimals = max(0, 1 - math.floor(math.log10(claim["minimum_effect"])))
         improvements = [improvement(effect, decimals) for effect in (claim, claim["control"])]
-        lines.append(f"| {claim['statement']} | {' | '.join(improvements)} | {claim['verdict']} |")
+        shown = claim["minimum_detectable_effect"]
+        cells = [*improvements, claim["verdict"], "" if not shown else f"{shown:.{decimals}f}"]
+        lines.append(f"| {claim['statement']} | {' | '.join(cells)} |")
+    lines += ["", "Could be shown: the smallest effect that so few seeds find four times out of five."]
     return "\n".join(lines) + "\n"
 
 

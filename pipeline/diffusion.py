@@ -65,6 +65,8 @@ def _exact(
         entry["copying"] = {}
         for name, samples in pictures.items():
             entry["copying"][name], moved = _copying(samples, train, settings)
+            if name != "held_out":
+                entry["copying"][name]["energy_distance"] = _from_held_out(samples, pictures["held_out"])
             numbers[f"{name}_{n}"] = dict(entry["copying"][name])
             if name in ("optimum", "gaussian"):
                 panel = f"neighbors_{n}_{name}.png"
@@ -92,13 +94,20 @@ def _run(config: dict[str, Any], settings: "DiffusionSpec", inputs: dict[str, li
     subset = None if config["subset"] is None else parse_subset(config["subset"])
     chosen = torch.from_numpy(select(Store(inputs["train"][0]).labels, subset, seed))
     unused = torch.ones(len(pictures), dtype=torch.bool).index_fill_(0, chosen, False)
-    rest = pictures[unused][permutation(seed, "diffusion/rest", int(unused.sum()))]
-    real = divide(torch.cat([pictures[chosen], rest, others]), len(chosen), settings, f"runs.{run}.subset")
+
+    def shuffled(x: "Tensor", stream: str) -> "Tensor":
+        return x[permutation(seed, f"diffusion/{stream}", len(x))]
+
+    train, rest = shuffled(pictures[chosen], "train"), shuffled(pictures[unused], "rest")
+    others = shuffled(others, "others").tensor_split([settings.samples])
+    # held out are pictures of the validation split: what is left of the training split may overlap with what was chosen
+    real = divide(torch.cat([train, others[0], rest, others[1]]), len(chosen), settings, f"runs.{run}.subset")
     snapshots = []
     for path in sorted(inputs["snapshot"]):
         G = load_generator(path)
         samples = as_float(sample(G, settings.samples, seed=seed, stream="diffusion"))
         copying, moved = _copying(samples, real.train, settings)
+        copying["energy_distance"] = _from_held_out(samples, real.held_out)
         snapshots.append({"nimg": int(path.stem), "copying": copying})
     _save_panel(out / "neighbors.png", samples, real.train, moved)
     record = {
@@ -112,15 +121,19 @@ def _run(config: dict[str, Any], settings: "DiffusionSpec", inputs: dict[str, li
         "information": information(samples, real, settings.components),
         "panels": {"neighbors.png": f"{run}, seed {seed}, n = {len(chosen):,}"},
     }
+    measured = copying | {"information": record["information"]["proxy"]}
+    record["numbers"] = {run: measured, f"{run}_held_out": record["held_out"]}
     if hasattr(G, "denoiser"):
-        record |= run_study(settings, G.denoiser, real, mirror=config["mirror"], steps=G.steps, seed=seed)
+        found, copied = run_study(settings, G.denoiser, real, mirror=config["mirror"], steps=G.steps, seed=seed)
+        of_optimum = {"energy_distance": _from_held_out(copied, real.held_out)}
+        record |= found | {"optimum": _copying(copied, real.train, settings)[0] | of_optimum}
+        record["numbers"][f"{run}_optimum"] = record["optimum"]
     if hasattr(G, "denoiser") and "other" in inputs:
         models = (G, load_generator(inputs["other"][0]))
         record["two_model_test"] = two_model_test(
             *(as_float(sample(model, settings.samples, seed=0, stream="diffusion/two_models")) for model in models)
         )
-    measured = copying | {"information": record["information"]["proxy"]}
-    return {**record, "numbers": {run: measured, f"{run}_held_out": record["held_out"]}}
+    return record
 
 
 def _pictures(path: Path) -> "Tensor":
@@ -156,6 +169,13 @@ def _copying(samples: "Tensor", train: "Tensor", settings: "DiffusionSpec") -> "
         "authentic": authentic(near, train),
     }
     return {name: float(value.double().mean()) for name, value in measured.items()}, moved
+
+
+def _from_held_out(samples: "Tensor", held_out: "Tensor") -> float:
+    """Return the energy distance of samples from held-out pictures, per value: of quality, copying says nothing."""
+    from pygan.diffusion.toy import energy_distance
+
+    return energy_distance(*(x.flatten(1).double() for x in (samples, held_out))) / samples[0].numel() ** 0.5
 
 
 def _save_panel(path: Path, samples: "Tensor", train: "Tensor", moved: "Moved") -> None:

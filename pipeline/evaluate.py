@@ -78,6 +78,7 @@ def _judged(
     import torch
 
     from pygan.context import Context
+    from pygan.draws import permutation
     from pygan.metrics.base import Labels, extract, measure, network_spec, protocol_record
     from pygan.metrics.frechet import Gaussian
     from pygan.spec import load_spec
@@ -88,8 +89,12 @@ def _judged(
     built = [load_spec("pygan.metrics", m, f"{key}.metrics.{i}").build() for i, m in enumerate(judge["metrics"])]
     training, train_counts = None, run.get("class_counts")
     if config["subject"] == "real":
-        gen, gen_c = features["train"], features["train.labels"]
-        train_counts = gen_c.bincount(minlength=len(metadata["class_names"])).tolist()
+        train_c = features["train.labels"]
+        train_counts = train_c.bincount(minlength=len(metadata["class_names"])).tolist()
+        shown = permutation(0, "evaluate/real", len(train_c))[
+            : judge["n_gen"] or config["n_gen"]
+        ]  # as many as of a run
+        gen, gen_c = features["train"][shown], train_c[shown]
     else:
         pictures = pictures[: judge["n_gen"] or config["n_gen"]]
         gen_c = None if gen_c is None else gen_c[: len(pictures)]

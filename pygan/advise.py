@@ -294,7 +294,7 @@ def _studies(found: Findings, chosen: Recipe) -> list[str]:
     if found.n_train < FEW:
         lines.append(
             "discriminators: [{kind: plain}, {kind: vision_aided, ...}]: a pretrained network beside the "
-            "discriminator; with hundreds of pictures it is what helped most in the default study"
+            "discriminator; with 100 pictures it lowered the distance of DiffAugment in the default study"
         )
     if len(found.class_counts) > 1 and found.imbalance >= TAIL:
         lines.append(

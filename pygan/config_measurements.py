@@ -112,7 +112,8 @@ def _check_claims(study: Study) -> None:
 def _check_diffusion_claim(study: Study, claim: Claim, key: str) -> None:
     if study.diffusion is None:
         raise ConfigError(f"{key}.stage: got diffusion, but the study has no section `diffusion`")
-    numbers = measured(study.diffusion)
+    denoisers = [name for name in study.diffusion.runs if study.runs[name].base.kind == "unet"]
+    numbers = measured(study.diffusion, denoisers)
     for field in ("arm", "against", "control", "equal_time"):
         if (subject := getattr(claim, field)) is not None:
             known(f"{key}.{field}", subject, numbers)
@@ -143,6 +144,8 @@ def _check_diffusion(study: Study) -> None:
             raise ConfigError(
                 f"diffusion.runs.{place}: {name} takes class labels, the empirical optimum it is compared with has none"
             )
+        if getattr(run.subset, "n", None) == 1 and not run.subset.per_class:
+            raise ConfigError(f"runs.{name}.subset.n: got 1, expected at least 2, since `diffusion` measures the run")
         datasets[f"diffusion.runs.{place}"] = run.dataset
     for key, dataset in datasets.items():
         if 2 * section.shift >= study.datasets[dataset].resolution:

@@ -38,6 +38,12 @@ def test_shipped_studies_are_valid(path: Path) -> None:
     assert config.parse_study(study.plain()) == study
 
 
+def test_the_default_study_has_a_claim_for_every_method_and_three_seeds() -> None:
+    study = load(ROOT / "config" / "config.yaml")
+    methods = {"vision_aided", "reg_dgm", "lottery", "feature_adversary", "group_spectral", "diffusion"}
+    assert methods <= {claim.method for claim in study.claims} and len(study.seeds) >= 3
+
+
 def test_the_schema_file_is_the_one_of_the_code() -> None:
     assert schema.TARGET.read_text() == schema.text(), "run `python -m pipeline.schema`"
     assert next(iter(yaml.safe_load(schema.TARGET.read_text()))) == "$schema"
@@ -142,6 +148,7 @@ def stages(old: int, new: int) -> Edit:
         (also("pixels", "cmmd"), "evaluate.also.0.metrics.0: cmmd needs embeddings of CLIP, got those of pixels"),
         (also("pixels", "intra"), "evaluate.also.0.metrics.0: intra needs labels"),
         (at("select.metric", {"kind": "memorization"}), "select.metric: memorization chooses no snapshot"),
+        (at("select.metric", {"kind": "prdc"}), "select.metric: prdc chooses no snapshot"),
         (at("runs.base.training.g_lr", float("inf")), "runs.base.training.g_lr: got "),
         (at("runs.base.training.g_lr", float("nan")), "runs.base.training.g_lr: got "),
         (

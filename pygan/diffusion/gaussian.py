@@ -7,7 +7,7 @@ With mean mu and covariance Sigma of the training set (1/n),
 the posterior mean if pictures were Gaussian, and of all affine denoisers the one with the least loss on the set.
 Trained networks that generalize are near it: Li, Dai and Qu, "Understanding Generalizability of Diffusion Models
 Requires Rethinking the Hidden Gaussian Structure" (NeurIPS 2024, arXiv 2410.24060). Sampling gives blurred pictures
-at least as far from the set as unseen ones are, which says nothing of their quality.
+about as far from the set as its own are from each other, which says nothing of their quality.
 """
 
 import numpy as np

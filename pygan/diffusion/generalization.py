@@ -165,7 +165,7 @@ def information(generated: Tensor, real: RealPictures, components: int = 32) -> 
 
 
 def two_model_test(first: Tensor, second: Tensor) -> dict[str, float]:
-    """Compare what two models of disjoint training sets make of the same noise.
+    """Compare what two models of different training sets make of the same noise.
 
     Args:
         first: `[N, ...]`, picture i from noise i.
@@ -173,7 +173,8 @@ def two_model_test(first: Tensor, second: Tensor) -> dict[str, float]:
 
     Returns:
         Root mean squared differences per value, averaged over pictures: `paired` of the same noise, `unpaired` of
-        different noises, and their `ratio`: near 0 where the training set does not matter, near 1 where it decides.
+        different noises, and their `ratio`: near 0 where the training set does not matter, near 1 where it decides and
+        the sets are disjoint.
 
     Raises:
         ValueError: fewer than two pictures, or shapes that differ.

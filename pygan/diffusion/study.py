@@ -5,16 +5,17 @@ The question of "On the Generalization of Diffusion Model" (Yi, Sun and Li, arXi
 - the toy (`pygan.diffusion.toy`), where the law of the data is known;
 - exact denoisers of n real pictures (`exact_study`): the empirical optimum D*, sampled with and without fresh noise,
   against the Gaussian with the same two moments, a denoiser that generalizes and needs no training;
-- trained runs (`run_study`): of a U-Net, the distance from D* on noised pictures and along its own sampling path; and
-  of any run, diffusion model or GAN, its samples.
+- trained runs (`run_study`): of a U-Net, the distance from D* on noised pictures and along its own sampling path,
+  and samples of D* from the same noise; and of any run, diffusion model or GAN, its samples.
 
 How samples relate to single training pictures is measured by `pygan.metrics.memorization`, in the stage.
 """
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from pygan.diffusion.denoiser import Denoiser
@@ -30,6 +31,7 @@ from pygan.spec import spec
 Sigma = Annotated[float, Field(gt=0)]
 
 _COPYING = ("copies", "copies_moved", "nearest", "calibrated", "authentic")
+_OF_SAMPLES = (*_COPYING, "energy_distance")
 
 
 @spec
@@ -37,7 +39,8 @@ class ExactSpec:
     """Exact denoisers of real pictures of a data set."""
 
     dataset: str
-    """Key of `datasets`; its splits are pooled, for the sets must be of one distribution and nothing is trained."""
+    """Key of `datasets`; its splits are pooled, for the sets must be of one distribution and nothing is trained. (Tiles
+    of earthcover overlap inside a split, so a tile held out may show half of what a training tile shows.)"""
     sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(100, 500, 1500), min_length=1)
     """Training pictures n."""
     ancestral_steps: int = Field(default=20, ge=2)
@@ -69,19 +72,30 @@ class DiffusionSpec:
     sampler_steps: int = Field(default=18, ge=2)
     """Of Heun's method, from sigma 80 to 0.002."""
 
+    @model_validator(mode="after")
+    def _enough_to_calibrate(self) -> "DiffusionSpec":
+        if self.components >= self.calibration:
+            raise ValueError(f"components: got {self.components}, expected fewer than calibration = {self.calibration}")
+        return self
 
-def measured(settings: DiffusionSpec) -> dict[str, tuple[str, ...]]:
-    """Return the names of the numbers that a claim can be about, by subject: `numbers` of the stage's records."""
+
+def measured(settings: DiffusionSpec, denoisers: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return the names of the numbers that a claim can be about, by subject: `numbers` of the stage's records.
+
+    Args:
+        denoisers: those of the runs that are diffusion models.
+    """
     found: dict[str, tuple[str, ...]] = {}
     if settings.toy is not None:
         names = ("energy_distance", "radius_error", "median_nearest", "copies")
         systems = ("optimum", "optimum_ddim", "chain_optimum", *OBJECTIVES, "held_out")
         found |= {f"toy_{system}": names for system in systems}
     for n in settings.exact.sizes if settings.exact is not None else ():
-        found |= {f"{system}_{n}": (*_COPYING, "information") for system in ("optimum", "ancestral", "gaussian")}
+        found |= {f"{system}_{n}": (*_OF_SAMPLES, "information") for system in ("optimum", "ancestral", "gaussian")}
         found[f"held_out_{n}"] = _COPYING
     for run in settings.runs:
-        found |= {run: (*_COPYING, "information"), f"{run}_held_out": _COPYING}
+        found |= {run: (*_OF_SAMPLES, "information"), f"{run}_held_out": _COPYING}
+        found |= {f"{run}_optimum": _OF_SAMPLES} if run in denoisers else {}
     return found
 
 
@@ -169,7 +183,7 @@ def exact_study(settings: DiffusionSpec, n: int, pool: Tensor, seed: int) -> tup
 @torch.no_grad()
 def run_study(
     settings: DiffusionSpec, denoiser: Denoiser, real: RealPictures, *, mirror: bool, steps: int, seed: int
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Tensor]:
     """Compare a trained denoiser with the optimum of its training pictures, on noised pictures and on its own path.
 
     Args:
@@ -179,11 +193,18 @@ def run_study(
         mirror: whether it saw them flipped as well.
         steps: of its sampler.
         seed: of the noise.
+
+    Returns:
+        Plain values, and samples of the optimum by the same sampler, `[settings.samples, C, H, W]` in [-1, 1].
     """
     optimum = _optimum(real.train, flips=mirror)
     noise = latents(seed, torch.arange(settings.samples), *real.train.shape[1:])
-    _, reverse = reverse_path(lambda model: heun(model, noise, steps=steps), denoiser, optimum)
-    return {
+
+    def sampler(model: Denoiser) -> Tensor:
+        return heun(model, noise, steps=steps)
+
+    _, reverse = reverse_path(sampler, denoiser, optimum)
+    record = {
         "variance": float(real.train.var(0, correction=0).mean()),
         "profile": profile(
             denoiser,
@@ -195,3 +216,4 @@ def run_study(
         ),
         "reverse": reverse,
     }
+    return record, sampler(optimum)

@@ -239,5 +239,8 @@ def protocol_record(
         "seed": seed,
         "train_seed": train_seed,
         "dtype": "features float32, statistics float64",
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy")}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "numpy", "scipy", "pygan")},
+        },
     }

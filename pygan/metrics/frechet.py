@@ -12,8 +12,8 @@ singular values of AB': real, and without the square root of rounding errors tha
 
 Two factors of different kinds go together, so few pictures meet stored moments of many without a detour.
 
-Differs from the official code in: it calls `scipy.linalg.sqrtm` on the product, 10 to 20 times slower, drops imaginary
-parts, and adds 1e-6 to the diagonals inside of the root, not of the traces, where that fails.
+Differs from the official code in: it calls `scipy.linalg.sqrtm` on the product, which is slower, drops imaginary parts,
+and adds 1e-6 to the diagonals inside of the root, not of the traces, where that fails.
 """
 
 from collections.abc import Mapping

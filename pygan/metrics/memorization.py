@@ -85,7 +85,8 @@ def difference_interval(hits: int, n: int, hits_held_out: int, n_held_out: int) 
 def lowest_by_chance(real: Tensor, n: int, resamples: int, seed: int) -> float:
     """Return the 2.5 % quantile of the kernel distance of `n` random rows of `real` `[N, D]` to the others.
 
-    Both parts are of one distribution and independent; the number of rows is at most N / 2.
+    Both parts are of one distribution and independent; the number of rows is at most N / 2. For a training set larger
+    than that the quantile is lower than its own would be, so that the alarm rings too late rather than too often.
     """
     real, n = real.double(), min(n, len(real) // 2)
     order = Draws(seed, "metrics/memorization/halves", torch.arange(resamples)).uniform(len(real)).argsort(1)

@@ -7,7 +7,7 @@ nearest other picture: border included as in the first paper, or not as in the c
 differs where pictures are there twice. Radii shrink as a set grows, so both sets are cut to the same size.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -76,6 +76,7 @@ class PrecisionRecall:
 class Spec:
     """Precision, recall, density and coverage."""
 
+    selects: ClassVar[bool] = False
     kind: Literal["prdc"] = "prdc"
     k: int = Field(default=5, ge=1)
     """Neighbors that a ball reaches to: 3 in the first paper, 5 in the second."""

@@ -2,9 +2,9 @@
 2022, arXiv 2206.00364, appendix F.2).
 
 Residual blocks with an additive embedding of the noise level, halvings by averaging and doublings by repetition, one
-head of self-attention at the listed sides and in the middle, skip connections from every block on the way down. Sums of
-two branches are divided by sqrt(2); the last convolution of every branch and of the network starts near zero, so that
-an untrained network predicts zero.
+head of self-attention in the middle and at the listed sides (on the way up in the last block of each), skip connections
+from every block on the way down. Sums of two branches are divided by sqrt(2); the last convolution of every branch and
+of the network starts near zero, so that an untrained network predicts zero.
 
 Differs from the official code in: a doubling and its convolution are one transposed convolution (the same function),
 dropout draws by global sample index, and labels of augmentations are always possible. Sizes: 64 channels with
@@ -36,7 +36,8 @@ class Spec:
     blocks: int = Field(default=2, ge=1)
     """Residual blocks per side on the way down; one more on the way up."""
     attention: tuple[int, ...] = (16,)
-    """Sides of the maps that are followed by self-attention, pixels; the smallest maps always have it once."""
+    """Sides of the maps that are followed by self-attention, pixels: after every block on the way down, after the last
+    one on the way up; the smallest maps always have it once."""
     dropout: float = Field(default=0.13, ge=0, lt=1)
     """Probability that a value inside a block is left out in training (EDM on CIFAR-10: 0.13)."""
     augment_labels: int = Field(default=6, ge=0)
@@ -74,31 +75,29 @@ class UNet(nn.Module):
         self.of_augment = linear(spec.augment_labels, spec.channels, bias=False) if spec.augment_labels else None
         self.embed = nn.ModuleList([linear(spec.channels, features), linear(features, features)])
 
-        def block(into: int, out: int, side: int, resample: str = "", attention: bool | None = None) -> Block:
-            attends = side in spec.attention if attention is None else attention
-            return Block(into, out, features, resample=resample, attention=attends)
+        def block(into: int, out: int, resample: str = "", *, attention: bool = False) -> Block:
+            return Block(into, out, features, resample=resample, attention=attention)
 
         self.first = conv(channels, widths[0], 3)
         skips, width = [widths[0]], widths[0]
         self.down = nn.ModuleList()
         for level, (side, wanted) in enumerate(zip(sides, widths, strict=True)):
             if level:
-                self.down.append(block(width, width, side, "down", attention=False))
+                self.down.append(block(width, width, "down"))
                 skips.append(width)
             for _ in range(spec.blocks):
-                self.down.append(block(width, wanted, side))
+                self.down.append(block(width, wanted, attention=side in spec.attention))
                 width = wanted
                 skips.append(width)
-        self.middle = nn.ModuleList(
-            [block(width, width, sides[-1], attention=True), block(width, width, sides[-1], attention=False)]
-        )
+        self.middle = nn.ModuleList([block(width, width, attention=True), block(width, width)])
         self.up = nn.ModuleList()
         for level in reversed(range(len(widths))):
-            for _ in range(spec.blocks + 1):
-                self.up.append(block(width + skips.pop(), widths[level], sides[level]))
+            for last in (*[False] * spec.blocks, True):
+                attends = last and sides[level] in spec.attention
+                self.up.append(block(width + skips.pop(), widths[level], attention=attends))
                 width = widths[level]
             if level:
-                self.up.append(block(width, width, sides[level - 1], "up", attention=False))
+                self.up.append(block(width, width, "up"))
         self.norm = norm(width)
         self.last = conv(width, channels, 3, gain=_NEAR_ZERO)
 

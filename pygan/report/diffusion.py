@@ -41,6 +41,7 @@ COPYING = {
     "nearest": ("distance to the nearest, rms", 1, 3),
     "calibrated": ("calibrated distance", 1, 2),
     "authentic": ("authentic, %", 100, 0),
+    "energy_distance": ("energy distance to held-out", 1, 3),
 }
 """Number of `copying` -> header, factor, decimals."""
 
@@ -162,6 +163,9 @@ def _run_systems(records: Sequence[Record]) -> list[System]:
             )
         )
         found.append(System(label=f"held out from {run['run']}", n=n, copying=[seed["held_out"] for seed in seeds]))
+        if all("optimum" in seed for seed in seeds):
+            label = f"empirical optimum of the pictures of {run['run']}"
+            found.append(System(label=label, n=n, copying=[seed["optimum"] for seed in seeds]))
     return found
 
 
@@ -187,7 +191,8 @@ def _copying(systems: Sequence[System]) -> Part:
             "nearest. The calibrated distance is relative to the training pictures around a sample; authentic samples "
             "are farther from their nearest training picture than that one is from its own. Information: log-ratio "
             "of kernel densities, less that of held-out pictures. The distance to the nearest training picture "
-            "measures copying, never quality: compare every row with held-out pictures.",
+            "measures copying, never quality: compare every row with held-out pictures. The energy distance to those, "
+            "in pixels, tells pictures from noise: 0 is the law of real pictures, and copies come near it.",
         ),
         tables=(Table(title="Copying", headers=headers, rows=tuple(rows)),),
     )
@@ -334,7 +339,13 @@ def _two_model_table(records: Sequence[Record], ns: Sequence[int]) -> Table:
         for n in ns
         for name in ("optimum", "gaussian")
     ]
-    headers = ("two models of disjoint sets", "n each", "same noise, rms", "other noise, rms", "ratio")
+    headers = (
+        "two models of disjoint sets",
+        "n (all others, if fewer)",
+        "same noise, rms",
+        "other noise, rms",
+        "ratio",
+    )
     return Table(title="Two-model test", headers=headers, rows=tuple(rows))
 
 
@@ -346,19 +357,27 @@ def _runs(runs: Sequence[Record]) -> Part:
     diffusion = [run for run in runs if run["objective"] is not None]
     plots = []
     if diffusion:
-        bells, gaps, excess = [], [], []
+        bells, losses, gaps, excess, members = [], [], [], [], []
         for run in diffusion:
             color = colors[run["run"]]
             forward = _curve([seed["profile"] for seed in run["seeds"]], "from_optimum")
             reverse = _curve([seed["reverse"] for seed in run["seeds"]], "from_optimum")
             bells.append(Line(label=run["run"], points=forward, color=color))
             bells.append(Line(label="", points=_between(reverse, forward), color=color, style="--"))
-            for lines, key in ((gaps, "gap"), (excess, "excess")):
+            for lines, key, label, style in (
+                (losses, "train_error", run["run"], "-"),
+                (losses, "least_error", "", "--"),
+                (gaps, "gap", run["run"], "-"),
+                (excess, "excess", run["run"], "-"),
+                (members, "membership", run["run"], "-"),
+            ):
                 points = _curve([seed["profile"] for seed in run["seeds"]], key)
-                lines.append(Line(label=run["run"], points=points, color=color))
+                lines.append(Line(label=label, points=points, color=color, style=style))
         plots += [
             quantities("Networks from the optimum", SIGMA, FROM_OPTIMUM, bells),
+            quantities("Training error and the least one", SIGMA, "mean square", losses),
             quantities("Held-out minus training error", SIGMA, "mean square", gaps, levels={"": 0.0}),
+            quantities("A training picture has the smaller error", SIGMA, "probability", members, levels={"": 0.5}),
             quantities("Excess over the least loss", SIGMA, "mean square", excess, levels={"": 0.0}),
         ]
     lines = [Line(label=run["run"], points=_over_time(run), color=colors[run["run"]], style="o-") for run in runs]
@@ -370,8 +389,9 @@ def _runs(runs: Sequence[Record]) -> Part:
     return Part(
         title="Trained runs",
         sentences=(
-            "Each run at all its snapshots, against the pictures that it was trained on; the least loss is that of the "
-            "empirical optimum. Solid lines: on noised training pictures; dashed: where the sampler goes.",
+            "Each run at all its snapshots, against the pictures that it was trained on; held-out pictures are of the "
+            "validation split. The least error, L*(sigma), is that of the empirical optimum, dashed beside that of "
+            "training. Distances from the optimum: solid on noised training pictures, dashed where the sampler goes.",
             *(_run_sentence(run) for run in runs),
         ),
         plots=tuple(plots),
@@ -397,8 +417,8 @@ def _run_sentence(run: Record) -> str:
     ratios = [seed["two_model_test"]["ratio"] for seed in run["seeds"] if "two_model_test" in seed]
     if ratios:
         sentence += (
-            f" Models of two seeds differ in what they make of the same noise by {number(mean_interval(ratios)[0], 2)} "
-            "of what they make of different noises."
+            " Models of two seeds, whose pictures were drawn independently, differ in what they make of the same noise "
+            f"by {number(mean_interval(ratios)[0], 2)} of what they make of different noises."
         )
     return sentence
 

@@ -51,6 +51,10 @@ def _verdict_sentence(study: Study, v: Verdict) -> str:
         _comparison(f"the control {claim.control}", v.control, "the gain is more than the two have in common"),
         _comparison(f"{claim.equal_time} at equal time", v.equal_time, "the gain is worth its time"),
     ]
+    others += [
+        _comparison(f"{claim.against} in {metric_title(metric)}", effect, "another network finds it, too")
+        for metric, effect in study.other_judges(claim).items()
+    ]
     return f"{measured}{_consequence(v, decimals)}.{_cost(study, v)}{''.join(others)}"
 
 
@@ -80,10 +84,11 @@ def _consequence(v: Verdict, decimals: int) -> str:
         small = v.effect.mean < v.claim.minimum_effect
         return f"; it is smaller than the minimum effect of {minimum}" if small else ""
     if v.verdict == NOT_SUPPORTED:
-        worse = v.effect.ci95[1] < 0
-        return f", which excludes the minimum effect of {minimum}: " + (
-            "the method made it worse" if worse else "a null result"
-        )
+        if v.effect.ci95[1] < 0:
+            found = "the method made it worse"
+        else:
+            found = "an effect too small to matter" if v.effect.shows_improvement else "a null result"
+        return f", which excludes the minimum effect of {minimum}: {found}"
     if v.effect.shows_improvement:
         return f", but it is not shown to be better than its control {v.claim.control}"
     return (

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pygan.report.evidence import Claim, Verdict, judge
+from pygan.report.evidence import Claim, Paired, Verdict, judge, paired
 
 ANCHOR_ORDER = ("untrained", "pca_gaussian", "copycat", "real")
 
@@ -183,6 +183,22 @@ class Study:
             for claim in self.claims
         ]
 
+    def other_judges(self, claim: Claim) -> dict[str, Paired]:
+        """Return the improvement over `against` in the features of other networks, by the metric's name there.
+
+        It decides nothing: a claim names the network that judges it.
+        """
+        if claim.stage == "diffusion":
+            return {}
+        networks = {name: _network(e, name) for e in self.of_run(claim.arm) for name in e.metrics}
+        own = networks.get(claim.metric, "")
+        stem = claim.metric.removesuffix(f"_{own}")
+        return {
+            name: paired(self.values(claim.arm, name), self.values(claim.against, name), claim.direction)
+            for name, network in networks.items()
+            if network != own and name == f"{stem}_{network}"
+        }
+
     def versions(self) -> dict[str, str]:
         """Return package -> version over all training jobs; differing versions are joined by " / "."""
         found: dict[str, dict[str, None]] = {}
@@ -251,6 +267,11 @@ class Study:
         if job is None or not ticks:
             return 0.0 if nimg == 0 else None
         return self.continued_seconds(job) + ticks[0]["seconds"] + self.ticket_search_seconds(run, seed)
+
+
+def _network(evaluation: Evaluation, metric: str) -> str:
+    """Return the network whose features a metric compares, without its resolution; empty where it names none."""
+    return str(evaluation.record(metric).get("network") or "").partition(" ")[0]
 
 
 def values_of(group: Iterable[Evaluation], metric: str) -> list[float]:

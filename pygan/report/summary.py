@@ -27,6 +27,10 @@ def summary(study: Study, verdicts: Sequence[Verdict]) -> dict[str, Any]:
                 "n_seeds": len(v.effect.seeds),
                 "control": _comparison(v.claim.control, v.control),
                 "equal_time": _comparison(v.claim.equal_time, v.equal_time),
+                "other_judges": {
+                    metric: _comparison(v.claim.against, effect)
+                    for metric, effect in study.other_judges(v.claim).items()
+                },
                 "verdict": v.verdict,
                 "reason": v.reason,
                 "stage": v.claim.stage,

@@ -77,10 +77,14 @@ def test_the_readme_receives_the_verdicts(load) -> None:
     ]
     for claim, minimum in zip(claims, (10, 0.05), strict=True):
         claim["minimum_effect"] = minimum
+        claim["minimum_detectable_effect"] = 49.5 if minimum == 10 else None
     result = {"command": "make reproduce", "machine": "2 cores", "seconds": 3300, "study": {"claims": claims}}
     lines = load("readme").of_study(result).splitlines()
     assert lines[0] == "`make reproduce` on 2 cores: 55.0 minutes after set-up."
-    assert lines[-2:] == ["| A helps. | 38 (24 to 121) |  | supported |", "| B helps. | -0.057 |  | undecided |"]
+    assert lines[4:6] == [
+        "| A helps. | 38 (24 to 121) |  | supported | 50 |",
+        "| B helps. | -0.057 |  | undecided |  |",
+    ]
 
 
 def test_the_readme_shows_the_measured_numbers(load) -> None:

@@ -53,7 +53,10 @@ def test_samples_have_its_mean_and_covariance() -> None:
 
 
 def test_it_does_not_copy(tiles: dict[str, Tensor]) -> None:
-    """NN ratio below 1/3 in no sample, which are no nearer to the set than its pictures are to each other."""
+    """NN ratio below 1/3 in no sample, which are about as far from the set as its pictures are from each other.
+
+    A little farther, since tiles overlap by half.
+    """
     images = tiles["train"][:300]
     x = (images.double() / 127.5 - 1).flatten(1)
 
@@ -65,7 +68,7 @@ def test_it_does_not_copy(tiles: dict[str, Tensor]) -> None:
     nearest = near(samples.flatten(1))
     assert not (nearest[:, 0] < nearest[:, 1] / 3).any()
     left_out = near(x[::5])[:, 1]
-    assert nearest[:, 0].mean() > 0.9 * left_out.mean()
+    assert 0.9 < nearest[:, 0].mean() / left_out.mean() < 1.3
 
 
 def test_points_that_are_all_the_same_have_rank_zero() -> None:

@@ -149,6 +149,32 @@ def test_a_copycat_is_caught_and_one_of_other_pictures_is_not(real: RealPictures
     assert two_model_test(samples["caught"], samples["innocent"])["ratio"] > 0.3
 
 
+def test_a_copycat_of_tiles_is_caught_and_one_of_other_tiles_is_not(tiles: dict[str, Tensor]) -> None:
+    """The same on satellite pictures: S of the training split, the innocent copycat knows tiles of the test split."""
+
+    def some(split: str, n: int) -> Tensor:
+        order = torch.randperm(len(tiles[split]), generator=torch.Generator().manual_seed(0))
+        small = torch.nn.functional.avg_pool2d(tiles[split][order[:n]].double() / 127.5 - 1, 2)
+        return small.flatten(1)
+
+    (train, calibration), (other, held_out) = some("train", 200).chunk(2), some("test", 200).chunk(2)
+    real = RealPictures(train=train, other=other, calibration=calibration, held_out=held_out)
+    optimum, noise = EmpiricalOptimum(train), latents(0, torch.arange(40), train.shape[1])
+    sets = {"train": train, "held_out": held_out, "sigmas": [0.3], "seed": 1}
+    found = {}
+    for name, known in (("caught", train), ("innocent", other)):
+        (at_sigma,) = profile(Copycat(known), optimum, **sets)
+        samples, path = reverse_path(lambda model: heun(model, noise, steps=8), Copycat(known), optimum)
+        found[name] = at_sigma | {"information": information(samples, real, components=16), "path": path[-1]}
+    caught, innocent = found["caught"], found["innocent"]
+    assert caught["gap"] > 5 * caught["gap_standard_error"] and caught["membership"] > 0.99
+    assert abs(innocent["gap"]) < 3 * innocent["gap_standard_error"]
+    assert innocent["membership"] == pytest.approx(0.5, abs=0.15)
+    assert caught["path"]["from_optimum"] < 1e-6 < 0.01 < innocent["path"]["from_optimum"]
+    assert caught["information"]["proxy"] > 3 * caught["information"]["standard_error"]
+    assert innocent["information"]["proxy"] < 0
+
+
 def test_the_reverse_path_is_seen_where_the_sampler_asks(real: RealPictures) -> None:
     optimum, other = EmpiricalOptimum(real.train), EmpiricalOptimum(real.other)
     noise = latents(0, torch.arange(8), 12)

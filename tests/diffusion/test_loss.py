@@ -137,6 +137,22 @@ def test_the_chain_in_the_form_of_ddpm():
     assert xi2.mean().item() == pytest.approx(1, abs=4 * (2 / 2048) ** 0.5)
 
 
+def test_the_chain_is_the_ordinary_loss_and_a_constant():
+    """E|xi - kappa eps_hat|^2 = kappa^2 E|eps - eps_hat|^2 + (1 - kappa^2) per value, of any estimate."""
+    of = objective(kind="chain", levels="ddpm", target="eps", balance="kappa", gap_steps=[50, 50])
+    img = data()
+    noised = of(img, Draws(0, "noise", INDEX))
+    sigma = noised.sigma[:, None, None, None]
+    estimate = 0.3 * noised.z + 0.1
+    kappa2 = noised.weight * noised.sigma.square()
+    errors = ((noised.z - img) / sigma - (noised.z - estimate) / sigma).square().mean((1, 2, 3))
+    expected = (kappa2 * errors + 1 - kappa2).mean().item()
+    # a product of two normals per value on top: four standard errors of the mean over 512 * 192 of them
+    deviation = 2 * ((kappa2 * (1 - kappa2) * errors).mean() + (1 - kappa2).square().mean() / 2).sqrt().item()
+    assert noised.loss(estimate).mean().item() == pytest.approx(expected, abs=4 * deviation / (512 * 192) ** 0.5)
+    assert abs(expected - errors.mean().item()) > 0.1  # it is not the ordinary loss itself
+
+
 def test_chains_that_cannot_be_drawn_are_refused():
     from pygan.errors import ConfigError
 

@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from pygan.context import Context
+from pygan.diffusion.precond import Preconditioned
 from pygan.diffusion.sampler import ancestral, ddim, heun, latents
 from pygan.diffusion.schedule import karras_sigmas, vp_sigmas
 from pygan.draws import Draws
+from pygan.spec import load_spec
 
 MEAN = 0.3
 VARIANCES = torch.tensor([0.0, 0.04, 0.25, 1.0, 2.0], dtype=torch.float64)
@@ -96,6 +100,28 @@ def test_samples_follow_the_law(name: str) -> None:
     bias = {"heun": 0.01, "churn": 0.02, "ddim": 0.05, "eta": 0.08, "ancestral": 0.06}[name]
     tolerance = bias + 5 * (2 / n) ** 0.5
     assert ((samples.var(0) - VARIANCES).abs() <= tolerance * VARIANCES + 1e-5).all()
+
+
+@pytest.mark.parametrize("sampler", [heun, ddim, ancestral])
+def test_a_network_is_sampled_like_any_denoiser(sampler: Callable[..., Tensor]) -> None:
+    """Untrained, it predicts c_skip z, as does the Gaussian of variance sigma_data^2, to a thousandth."""
+
+    class Skip:
+        def denoise(self, z: Tensor, sigma: Any, labels: Tensor | None = None) -> Tensor:
+            return z * 0.25 / (0.25 + torch.as_tensor(sigma).double() ** 2)
+
+    network = load_spec("pygan.networks", {"kind": "unet", "channels": 4, "multipliers": [1], "blocks": 1})
+    torch.manual_seed(0)
+    model = Preconditioned(network.network(Context(resolution=8)), sigma_data=0.5)
+    z = latents(0, torch.arange(4), 3, 8, 8)
+
+    def sample(denoiser: Any) -> Tensor:
+        return sampler(denoiser, z, steps=10, **({"draws": draws(torch.arange(4))} if sampler is ancestral else {}))
+
+    with torch.no_grad():
+        made, expected = sample(model), sample(Skip())
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-2)
+    assert expected.std() > 0.1
 
 
 @pytest.mark.parametrize("sampler", ["heun", "ddim", "ancestral"])

@@ -11,7 +11,7 @@ from pygan.errors import ConfigError, MissingInput
 from pygan.metrics.memorization import RATIO, nn_ratio
 from pygan.metrics.neighbors import nearest
 
-SETTINGS = DiffusionSpec(samples=8, calibration=10)
+SETTINGS = DiffusionSpec(samples=8, calibration=10, components=4)
 
 
 def test_sets_are_disjoint_and_the_others_no_more_than_trained_on() -> None:

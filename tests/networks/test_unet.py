@@ -49,6 +49,14 @@ def test_sizes_are_those_of_edm(channels, multipliers, blocks, millions):
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
 
 
+def test_attention_follows_the_blocks_that_edm_has_it_after():
+    """All on the way down at the listed sides, the last one of each on the way up, the first one in the middle."""
+    network = build(32, multipliers=[1, 2], blocks=2, attention=[32])
+    attends = [[block.attention is not None for block in part] for part in (network.down, network.middle, network.up)]
+    #       32    32    down   16     16          middle         16 three times       up     32 three times
+    assert attends == [[True, True, False, False, False], [True, False], [*[False] * 4, False, False, True]]
+
+
 def test_level_class_and_augmentation_are_heard_and_zeros_are_no_augmentation():
     network = awake(build(num_classes=3))
     x, level, c = torch.randn(2, 3, 16, 16), torch.zeros(2), torch.tensor([0, 1])

@@ -15,6 +15,7 @@ from pygan.data.pictures import ArrayPicture
 from pygan.data.store import Store, write_store
 from pygan.data.subset import NShot, select
 from pygan.diffusion.study import DiffusionSpec, measured
+from pygan.draws import permutation
 from pygan.errors import ConfigError
 from pygan.sampling import describe, untrained_generator
 from pygan.spec import parse
@@ -44,11 +45,11 @@ def measure(out: Path, subject: str, inputs: dict[str, list[Path]], section: dic
     return json.loads((out / "diffusion.json").read_text())
 
 
-def assert_claimable(record: dict[str, Any], section: dict[str, Any]) -> None:
+def assert_claimable(record: dict[str, Any], section: dict[str, Any], *denoisers: str) -> None:
     """What a configuration lets claims be about is what the stage writes."""
     settings = parse(DiffusionSpec, SETTINGS | {"toy": None} | section, "diffusion")
     assert {subject: set(found) for subject, found in record["numbers"].items()} == {
-        subject: set(names) for subject, names in measured(settings).items()
+        subject: set(names) for subject, names in measured(settings, denoisers).items()
     }
 
 
@@ -72,7 +73,8 @@ def test_the_optimum_copies_and_the_gaussian_does_not(stores: dict[str, Path], t
     for entry in record["sizes"]:
         for name in ("optimum", "ancestral"):
             copied = {"copies": 1, "copies_moved": 1, "nearest": 0, "calibrated": 0, "authentic": 0}
-            assert entry["copying"][name] == pytest.approx(copied, abs=0.02)  # of four steps
+            found = {key: entry["copying"][name][key] for key in copied}
+            assert found == pytest.approx(copied, abs=0.02)  # of four steps
         for name in ("gaussian", "held_out"):
             assert entry["copying"][name]["nearest"] > 0.02 and entry["copying"][name]["copies"] < 0.5
         assert entry["information"].keys() == {"optimum", "ancestral", "gaussian"}
@@ -87,6 +89,17 @@ def test_the_optimum_copies_and_the_gaussian_does_not(stores: dict[str, Path], t
     assert_claimable(record, {"exact": EXACT})
     again = measure(tmp_path / "again", "exact", inputs, {"exact": EXACT}, seed=0)
     assert again == record
+
+
+def test_the_energy_distance_is_that_of_all_pairs() -> None:
+    x, y = torch.rand(3, 1, 2, 2).double(), torch.rand(4, 1, 2, 2).double()
+
+    def mean(first: torch.Tensor, second: torch.Tensor) -> float:
+        pairs = [(a - b).norm().item() for a in first for b in second if a is not b and not torch.equal(a, b)]
+        return sum(pairs) / len(pairs)
+
+    expected = (2 * mean(x, y) - mean(x, x) - mean(y, y)) / 4**0.5
+    assert diffusion._from_held_out(x, y) == pytest.approx(expected)
 
 
 def test_too_few_pictures_are_named(stores: dict[str, Path], tmp_path: Path) -> None:
@@ -142,4 +155,12 @@ def test_a_denoiser_is_compared_with_the_optimum(stores: dict[str, Path], tmp_pa
     assert first["train_error"] == pytest.approx(float(expected), rel=0.1)
     assert record["variance"] == pytest.approx(float(x0.var(0, correction=0).mean()))
     assert record["two_model_test"]["ratio"] < 0.1
+    # the optimum of the same pictures and their mirror images returns them
+    assert record["optimum"]["copies_moved"] == 1 and record["optimum"] == record["numbers"]["unet_optimum"]
+    assert_claimable(record, {"runs": ["unet"]}, "unet")
+    # no picture that overlaps with a training picture is held out
+    order = permutation(2, "diffusion/others", 12)[:8]
+    held_out = torch.from_numpy(Store(stores["validation"]).read(order.numpy())).float() / 127.5 - 1
+    expected = torch.cdist(held_out.flatten(1), x0.flatten(1)).min(1).values.mean() / x0[0].numel() ** 0.5
+    assert record["held_out"]["nearest"] == pytest.approx(float(expected), rel=1e-4)
     assert [point["sigma"] for point in record["reverse"]] == pytest.approx([80, 0.002])

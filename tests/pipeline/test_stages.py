@@ -313,7 +313,7 @@ def test_selection_and_metrics(trained, data, tmp_path):
     metrics = [{"kind": "fid"}, {"kind": "kid"}, {"kind": "intra", "at_least": 4, "components": 2}]
     common |= {"dataset": "two", "subset": RUN["subset"], "n_gen": 16, "metrics": metrics, "gen_labels": "uniform"}
     inputs |= {"selected": [chosen / "selected.json"], "run_json": [trained / "run.json"], "train": data["train"]}
-    for subject, count in (("run", 16), ("pca_gaussian", 16), ("real", 24)):
+    for subject, count in (("run", 16), ("pca_gaussian", 16), ("real", 16)):
         out = stage(evaluate, tmp_path / subject, inputs, **common | {"subject": subject})
         record = json.loads((out / "metrics.json").read_text())
         by_class = {name: found["classes"] for name, found in record["metrics"].items() if "classes" in found}
@@ -324,9 +324,12 @@ def test_selection_and_metrics(trained, data, tmp_path):
             groups = ("intra", "head", "middle")  # two classes have no tail
             names = [measured_name(f"{name}_{group}", "mobilenet_v2") for name in MEASURES for group in groups]
             assert set(by_class) == set(names)
-            numbers = {"run": (6, 12, 8), "real": (12, 12, 12)}[subject]
             found = {name: (e["train"], e["real"], e["gen"]) for name, e in by_class["diversity_intra"].items()}
-            assert found == dict.fromkeys(CLASSES, numbers)
+            if subject == "run":
+                assert found == dict.fromkeys(CLASSES, (6, 12, 8))
+            else:  # as many pictures of the training split as of a run, drawn from all classes
+                assert {counts[:2] for counts in found.values()} == {(12, 12)}
+                assert sum(counts[2] for counts in found.values()) == 16
         assert (record["protocol"]["n_gen"], record["protocol"]["reference_split"]) == (count, "test")
         assert record["nimg"] == (selected["nimg"] if subject == "run" else None)
 

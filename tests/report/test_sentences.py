@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_study import FD, SEEDS
+from made_up_study import FD, PROTOCOL, SEEDS
 from scipy import stats
 
 from pygan.report.collect import collect
 from pygan.report.evidence import MDE_DEFINITION, minimum_detectable_effect
 from pygan.report.sentences import headlines
-from pygan.report.study import Study
+from pygan.report.study import Evaluation, Study
 from pygan.report.summary import summary
 
 FIELDS = {"method": "diffaug", "statement": "It helps.", "metric": "fd_mobilenet_v2", "direction": "lower"}
@@ -58,6 +58,29 @@ def test_a_better_or_unclear_run_of_equal_time_is_said(study: Study) -> None:
     assert entry["equal_time"]["ci95"][0] < 0 < entry["equal_time"]["ci95"][1]
     mde = f"{entry['equal_time']['minimum_detectable_effect']:.1f}"
     assert f"undecided, effects below about {mde} go undetected with so few seeds" in sentence
+
+
+def test_an_effect_below_the_minimum_is_no_null_result(study: Study) -> None:
+    """It excludes 0, and is not shown to be more than that of the control."""
+    sentence, entry = judged(study, control="aided", arm="diffaug", minimum_effect=1000.0)
+    assert entry["ci95"][0] > 0 and entry["verdict"] == "not supported" and "an effect too small to matter" in sentence
+
+
+def test_other_networks_are_heard_and_decide_nothing(study: Study) -> None:
+    """Half the distance in the features of another network, and another number of that one, which is not meant."""
+    record = PROTOCOL | {"network": "hed_vgg16 32px"}
+
+    def heard(evaluation: Evaluation) -> Evaluation:
+        ours = evaluation.metrics["fd_mobilenet_v2"]
+        half = replace(ours, value=ours.value / 2, record=record)
+        return replace(evaluation, metrics=evaluation.metrics | {"fd_hed_vgg16": half, "recall_hed_vgg16": half})
+
+    _, alone = judged(study)
+    sentence, entry = judged(replace(study, evaluations=tuple(map(heard, study.evaluations))))
+    assert alone["other_judges"] == {} and entry["other_judges"].keys() == {"fd_hed_vgg16"}
+    assert entry["other_judges"]["fd_hed_vgg16"]["effect"] == pytest.approx(entry["effect"] / 2)
+    assert (entry["effect"], entry["verdict"]) == (alone["effect"], alone["verdict"])
+    assert "Against base in " in sentence and "another network finds it, too" in sentence
 
 
 def test_every_undecided_claim_has_its_minimum_detectable_effect_beside_it(study: Study) -> None:
