@@ -38,16 +38,21 @@ def of_study(result: dict[str, Any]) -> str:
     lines = [
         f"`{result['command']}` on {result['machine']}: {result['seconds'] / 60:.1f} minutes after set-up.",
         "",
-        "| claim | improvement (95 % interval) | over its control | verdict | could be shown |",
-        "|---|---:|---:|---|---:|",
+        "| claim | improvement (95 % interval) | over its control | verdict | could be shown | by the second network |",
+        "|---|---:|---:|---|---:|---:|",
     ]
     for claim in result["study"]["claims"]:
         decimals = max(0, 1 - math.floor(math.log10(claim["minimum_effect"])))
         improvements = [improvement(effect, decimals) for effect in (claim, claim["control"])]
         shown = claim["minimum_detectable_effect"]
-        cells = [*improvements, claim["verdict"], "" if not shown else f"{shown:.{decimals}f}"]
+        second = [improvement(effect, decimals) for effect in claim["other_judges"].values()]
+        cells = [*improvements, claim["verdict"], "" if not shown else f"{shown:.{decimals}f}", "; ".join(second)]
         lines.append(f"| {claim['statement']} | {' | '.join(cells)} |")
-    lines += ["", "Could be shown: the smallest effect that so few seeds find four times out of five."]
+    lines += [
+        "",
+        "Could be shown: the smallest effect that so few seeds find four times out of five. The second network has a "
+        "scale of its own and decides nothing.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -52,7 +52,7 @@ def run_stage(main: Stage, argv: list[str] | None = None) -> None:
     _log_to_stderr()
     try:
         _run(main, arguments)
-        gc.freeze()  # the process ends: looking for garbage among all that it imported takes a second
+        gc.freeze()  # the end of the process looks for garbage, too
     except PyganError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
@@ -174,7 +174,7 @@ def _prepare_ops() -> str:
 
     The package is imported by name, so that only stages whose own code reaches it depend on it.
     """
-    gc.disable()  # what torch brings stays to the end
+    gc.disable()  # what torch brings stays to the end: looking through it for garbage takes a second
     ops = importlib.import_module("pygan.ops")
     gc.freeze()
     gc.enable()

@@ -256,6 +256,7 @@ def test_a_report_edit_reruns_the_report(study: Path) -> None:
     assert plan(study) == {"report"}
 
 
+@pytest.mark.slow
 def test_a_new_run_runs_alone(study: Path) -> None:
     values = configuration(study)
     values["runs"]["diffaug"] = values["runs"]["base"] | {"augment": {"kind": "diffaug"}}
@@ -306,6 +307,7 @@ def test_diffusion_joins_a_study_alone(study: Path) -> None:
     assert plan(study) == {"diffusion_toy", "report"}
 
 
+@pytest.mark.slow
 def test_swapped_values_are_seen(study: Path) -> None:
     values = configuration(study)
     training = values["runs"]["ticket"]["training"]

@@ -78,12 +78,13 @@ def test_the_readme_receives_the_verdicts(load) -> None:
     for claim, minimum in zip(claims, (10, 0.05), strict=True):
         claim["minimum_effect"] = minimum
         claim["minimum_detectable_effect"] = 49.5 if minimum == 10 else None
+        claim["other_judges"] = {"fd_b": {"effect": 3649.2, "ci95": [3105.1, 4194.0]}} if minimum == 10 else {}
     result = {"command": "make reproduce", "machine": "2 cores", "seconds": 3300, "study": {"claims": claims}}
     lines = load("readme").of_study(result).splitlines()
     assert lines[0] == "`make reproduce` on 2 cores: 55.0 minutes after set-up."
     assert lines[4:6] == [
-        "| A helps. | 38 (24 to 121) |  | supported | 50 |",
-        "| B helps. | -0.057 |  | undecided |  |",
+        "| A helps. | 38 (24 to 121) |  | supported | 50 | 3649 (3105 to 4194) |",
+        "| B helps. | -0.057 |  | undecided |  |  |",
     ]
 
 

@@ -39,6 +39,7 @@ def bare(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_without_the_extension_one_warning_names_the_command(bare: Path) -> None:
     result = run(bare, "")
     assert result.stdout.startswith("reference | pygan._C is not built | {}")
