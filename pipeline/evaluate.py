@@ -87,16 +87,15 @@ def _judged(
     network = network_spec(judge["network"], f"{key}.network").build(Context(resolution=0))
     features, metadata = real
     built = [load_spec("pygan.metrics", m, f"{key}.metrics.{i}").build() for i, m in enumerate(judge["metrics"])]
+    n_gen = judge["n_gen"] or config["n_gen"]
     training, train_counts = None, run.get("class_counts")
     if config["subject"] == "real":
         train_c = features["train.labels"]
         train_counts = train_c.bincount(minlength=len(metadata["class_names"])).tolist()
-        shown = permutation(0, "evaluate/real", len(train_c))[
-            : judge["n_gen"] or config["n_gen"]
-        ]  # as many as of a run
+        shown = permutation(0, "evaluate/real", len(train_c))[:n_gen]  # as many as of a run
         gen, gen_c = features["train"][shown], train_c[shown]
     else:
-        pictures = pictures[: judge["n_gen"] or config["n_gen"]]
+        pictures = pictures[:n_gen]
         gen_c = None if gen_c is None else gen_c[: len(pictures)]
         if config["subject"] == "copycat":
             indices = _training_indices(config, features["train.labels"])

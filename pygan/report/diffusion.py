@@ -364,15 +364,11 @@ def _runs(runs: Sequence[Record]) -> Part:
             reverse = _curve([seed["reverse"] for seed in run["seeds"]], "from_optimum")
             bells.append(Line(label=run["run"], points=forward, color=color))
             bells.append(Line(label="", points=_between(reverse, forward), color=color, style="--"))
-            for lines, key, label, style in (
-                (losses, "train_error", run["run"], "-"),
-                (losses, "least_error", "", "--"),
-                (gaps, "gap", run["run"], "-"),
-                (excess, "excess", run["run"], "-"),
-                (members, "membership", run["run"], "-"),
-            ):
+            for lines, key in ((losses, "train_error"), (gaps, "gap"), (excess, "excess"), (members, "membership")):
                 points = _curve([seed["profile"] for seed in run["seeds"]], key)
-                lines.append(Line(label=label, points=points, color=color, style=style))
+                lines.append(Line(label=run["run"], points=points, color=color))
+            least = _curve([seed["profile"] for seed in run["seeds"]], "least_error")
+            losses.append(Line(label="", points=least, color=color, style="--"))
         plots += [
             quantities("Networks from the optimum", SIGMA, FROM_OPTIMUM, bells),
             quantities("Training error and the least one", SIGMA, "mean square", losses),
