@@ -1,99 +1,21 @@
-"""The stages from training to metrics on a tiny class-conditional data set, as functions."""
+"""The stages from training to pruning on a tiny class-conditional data set, as functions."""
 
 import json
-import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from tiny_stages import JUDGE, RUN, needs, stage
 from typer.testing import CliRunner
 
 from pipeline import evaluate, probe, prune_round, reference, select, train, train_denoiser
-from pygan import assets
 from pygan.checkpoint import read_tensors, write_tensors
 from pygan.cli import app
-from pygan.data.pictures import ArrayPicture
-from pygan.data.store import Store, write_store
-from pygan.data.subset import parse_subset
-from pygan.data.subset import select as select_pictures
-from pygan.errors import ConfigError, DataError, MissingInput, TryAgain
-from pygan.metrics.base import measured_name
-from pygan.metrics.frechet import frechet_distance
-from pygan.metrics.intra import MEASURES
+from pygan.errors import ConfigError, DataError, TryAgain
 from pygan.sampling import load_generator, sample
 from pygan.training.runstate import StopFlag
 
-CLASSES = ["dark", "light"]
 BANK = [{"kind": "mtcnn_onet"}, {"kind": "efficientnet_lite0", "resolution": 32, "taps": ["block4", "block10"]}]
-JUDGE = {"kind": "mobilenet_v2", "resolution": 32}
-RUN = {
-    "run": "tiny",
-    "seed": 0,
-    "dataset": "two",
-    "subset": {"kind": "n_shot", "n": 6, "per_class": True},
-    "mirror": True,
-    "sampling": "natural",
-    "gen_labels": "natural",
-    "base": {"kind": "sngan", "z_dim": 8, "g_channels": 4, "d_channels": 4, "conditional": True},
-    "loss": "hinge",
-    "augment": {"kind": "diffaug"},
-    "discriminators": [{"kind": "plain"}],
-    "regularizers": [{"kind": "r1", "gamma": 1.0, "every": 2}],
-    "training": {
-        "batch": 4,
-        "total_nimg": 24,
-        "snapshots": [0, 12, 24],
-        "tick_nimg": 4,
-        "checkpoint_nimg": 12,
-        "monitor_images": 4,
-        "standing_batches": 1,
-    },
-    "continues": None,
-    "ticket": None,
-    "frozen": [],
-}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> dict[str, list[Path]]:
-    """Three stores of 32x32 pictures of two classes, told apart by brightness."""
-    folder = tmp_path_factory.mktemp("data")
-    noise = np.random.Generator(np.random.PCG64(0))
-    for split in ("train", "validation", "test"):
-        pixels = noise.integers(0, 100, (24, 3, 32, 32), dtype=np.uint8)
-        items = [
-            (ArrayPicture(f"picture {i}", image + np.uint8(100 * (i % 2))), i % 2) for i, image in enumerate(pixels)
-        ]
-        write_store(folder / f"{split}.lmdb", items, resolution=32)
-    (folder / "manifest.json").write_text(json.dumps({"class_names": CLASSES, "resolution": 32, "channels": 3}))
-    return {name: [folder / f"{name}.lmdb"] for name in ("train", "validation", "test")} | {
-        "manifest": [folder / "manifest.json"]
-    }
-
-
-def stage(module, out: Path, inputs: dict[str, list[Path]], **config) -> Path:
-    (out / "out").mkdir(parents=True)
-    module.main({"stage": module.__name__, "config": config}, inputs=inputs, out=out / "out")
-    return out / "out"
-
-
-@pytest.fixture(scope="module")
-def trained(data, tmp_path_factory) -> Path:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
-    out = stage(train, tmp_path_factory.mktemp("trained"), data, **RUN)
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    return out
-
-
-def needs(*files: str) -> None:
-    for file in files:
-        try:
-            assets.find(file)
-        except MissingInput as error:
-            pytest.skip(str(error))
 
 
 def test_train_records_what_it_did(trained):
@@ -299,41 +221,6 @@ def test_heads_alone_may_play(trained, data, tmp_path):
     assert not any(name.startswith("D.0.network") for name in tensors)
 
 
-def test_selection_and_metrics(trained, data, tmp_path):
-    needs("mobilenet_v2-b0353104.pth")
-    features = stage(reference, tmp_path / "reference", data, dataset="two", network=JUDGE) / "features.safetensors"
-    snapshots = sorted((trained / "snapshots").glob("*.safetensors"))[1:]
-    common = {"run": "tiny", "seed": 0, "network": JUDGE}
-    inputs = {"snapshot": snapshots, "features": [features]}
-    chosen = stage(select, tmp_path / "select", inputs, **common, metric={"kind": "kid"}, n_gen=12)
-    selected = json.loads((chosen / "selected.json").read_text())
-    assert selected["split"] == "validation"
-    assert selected["scores"][str(selected["nimg"])] == min(selected["scores"].values())
-
-    metrics = [{"kind": "fid"}, {"kind": "kid"}, {"kind": "intra", "at_least": 4, "components": 2}]
-    common |= {"dataset": "two", "subset": RUN["subset"], "n_gen": 16, "metrics": metrics, "gen_labels": "uniform"}
-    inputs |= {"selected": [chosen / "selected.json"], "run_json": [trained / "run.json"], "train": data["train"]}
-    for subject, count in (("run", 16), ("pca_gaussian", 16), ("real", 16)):
-        out = stage(evaluate, tmp_path / subject, inputs, **common | {"subject": subject})
-        record = json.loads((out / "metrics.json").read_text())
-        by_class = {name: found["classes"] for name, found in record["metrics"].items() if "classes" in found}
-        assert set(record["metrics"]) - set(by_class) == {"fd_mobilenet_v2", "kid_mobilenet_v2"}
-        if subject == "pca_gaussian":  # has no classes
-            assert by_class == {}
-        else:
-            groups = ("intra", "head", "middle")  # two classes have no tail
-            names = [measured_name(f"{name}_{group}", "mobilenet_v2") for name in MEASURES for group in groups]
-            assert set(by_class) == set(names)
-            found = {name: (e["train"], e["real"], e["gen"]) for name, e in by_class["diversity_intra"].items()}
-            if subject == "run":
-                assert found == dict.fromkeys(CLASSES, (6, 12, 8))
-            else:  # as many pictures of the training split as of a run, drawn from all classes
-                assert {counts[:2] for counts in found.values()} == {(12, 12)}
-                assert sum(counts[2] for counts in found.values()) == 16
-        assert (record["protocol"]["n_gen"], record["protocol"]["reference_split"]) == (count, "test")
-        assert record["nimg"] == (selected["nimg"] if subject == "run" else None)
-
-
 def test_a_denoiser_is_trained_selected_and_measured_like_a_gan(data, tmp_path):
     """Two classes, warped pictures, stopped and resumed, then another run that goes on."""
     unet = {"kind": "unet", "channels": 4, "multipliers": [1, 1, 1], "blocks": 1, "attention": [], "conditional": True}
@@ -366,93 +253,6 @@ def test_a_denoiser_is_trained_selected_and_measured_like_a_gan(data, tmp_path):
     inputs |= {"train": data["train"], "test": data["test"]}
     measured = stage(evaluate, tmp_path / "run", inputs, **common, subject="run", metrics=[{"kind": "kid"}])
     assert json.loads((measured / "metrics.json").read_text())["methods"] == ["labeled_warp", "chain"]
-
-
-def test_selection_does_without_the_test_split(trained, data, tmp_path):
-    """A file of features that has no test split, and one whose validation split is another, decide the outcome."""
-    snapshots = sorted((trained / "snapshots").glob("*.safetensors"))
-    features = stage(reference, tmp_path / "reference", data, dataset="two", network={"kind": "pixels"})
-    tensors, metadata = read_tensors(features / "features.safetensors")
-    assert {"train", "validation", "test"} <= tensors.keys()
-    chosen = {}
-    for name, validation in (("real", tensors["validation"]), ("white", torch.ones_like(tensors["validation"]))):
-        file = tmp_path / f"{name}.safetensors"
-        write_tensors(file, {"validation": validation}, metadata)
-        inputs = {"snapshot": snapshots, "features": [file]}
-        config = {"run": "tiny", "seed": 0, "network": {"kind": "pixels"}, "metric": {"kind": "kid"}, "n_gen": 12}
-        chosen[name] = json.loads((stage(select, tmp_path / name, inputs, **config) / "selected.json").read_text())
-    assert chosen["real"]["scores"] != chosen["white"]["scores"]
-
-
-JUDGES = {
-    "network": {"kind": "pixels", "resolution": 8},
-    "metrics": [{"kind": "kid"}, {"kind": "prdc", "k": 2}, {"kind": "memorization", "searched": 10, "pairs": 4}],
-    "also": [
-        {
-            "network": {"kind": "mtcnn_onet", "random_init": True},
-            "metrics": [{"kind": "fid"}, {"kind": "prdc", "k": 2}, {"kind": "memorization"}],
-            "n_gen": 12,
-            "shared": False,
-        }
-    ],
-}
-
-
-def test_two_judges_and_the_training_pictures(trained, data, tmp_path):
-    networks = [JUDGES["network"], JUDGES["also"][0]["network"]]
-    features = [
-        stage(reference, tmp_path / f"reference{i}", data, dataset="two", network=network) / "features.safetensors"
-        for i, network in enumerate(networks)
-    ]
-    selected = tmp_path / "selected.json"
-    selected.write_text(json.dumps({"nimg": 24}))
-    run = json.loads((trained / "run.json").read_text())
-    run_json = tmp_path / "run.json"
-    run_json.write_text(json.dumps(run | {"looked_through": ["mtcnn_onet_random"]}))
-    inputs = {"features": features, "snapshot": [trained / "snapshots" / "000000024.safetensors"]}
-    inputs |= {"selected": [selected], "run_json": [run_json], "train": data["train"], "test": data["test"]}
-    common = {"run": "tiny", "seed": 0, "dataset": "two", "subset": RUN["subset"], "n_gen": 16, "gen_labels": "uniform"}
-    out = stage(evaluate, tmp_path / "run", inputs, subject="run", **common, **JUDGES)
-    metrics = json.loads((out / "metrics.json").read_text())["metrics"]
-
-    in_features = ["memorized", "authentic", "training_kid", "training_fd"]
-    in_pixels = ["memorized_pictures", "memorized_moved", "extracted_pictures", "authentic_pictures"]
-    shares = ["precision", "recall", "density", "coverage"]
-    other = [f"{name}_mtcnn_onet_random" for name in ("fd", *shares, *in_features)]
-    assert list(metrics) == ["kid_pixels", *shares, *(f"{name}_pixels" for name in in_features), *in_pixels, *other]
-    assert metrics["precision"]["record"]["network"] == "pixels 8px"
-    first, second, own = (metrics[name]["record"] for name in ("kid_pixels", other[0], "memorized_moved"))
-    assert (first["n_gen"], second["n_gen"], own["n_gen"]) == (16, 12, 10)
-    assert (first["n_real"], first["reference_split"]) == (24, "test")
-    assert (own["n_real"], own["reference_split"], own["network"]) == (12, "train", "pixels")
-    assert (first["judge_in_training"], second["judge_in_training"]) == (False, True)
-    assert (first["seed"], first["train_seed"]) == (0, 0)
-
-    subset = parse_subset(RUN["subset"])
-    store = Store(data["train"][0])
-    indices = select_pictures(store.labels, subset, 0)
-    pairs = metrics["memorized_moved"]["pairs"]
-    assert len(pairs) == 4 and {pair["training"] for pair in pairs} <= set(indices.tolist())
-    G = load_generator(trained / "snapshots" / "000000024.safetensors")
-    pictures = sample(G, 16, seed=0, stream="evaluate", label=torch.arange(16) % 2)
-    panel = np.asarray(Image.open(out / "neighbors.png"))  # two rows, enlarged twice
-    for place, pair in enumerate(pairs):
-        tile = panel[::2, ::2][:, 32 * place : 32 * (place + 1)].transpose(2, 0, 1)
-        assert (tile[:, :32] == pictures[pair["generated"]].numpy()).all()
-        assert (tile[:, 32:] == store.read([pair["training"]])[0]).all()
-
-    gaussian = stage(evaluate, tmp_path / "anchor", inputs, subject="pca_gaussian", **common, **JUDGES)
-    record = json.loads((gaussian / "metrics.json").read_text())
-    assert set(record["metrics"]) == set(metrics) and not (gaussian / "neighbors.png").exists()
-    assert record["metrics"]["kid_pixels"]["record"]["train_seed"] is None
-
-    copycat = stage(evaluate, tmp_path / "copycat", inputs, subject="copycat", **common, **JUDGES)
-    found = json.loads((copycat / "metrics.json").read_text())["metrics"]
-    for space in ("pixels", "pictures", "moved", "mtcnn_onet_random"):
-        assert found[f"memorized_{space}"]["generated"] == 1
-    training = read_tensors(features[1])[0]["train"][indices]
-    expected = frechet_distance(read_tensors(features[1])[0]["test"].double(), training.double())
-    assert found["fd_mtcnn_onet_random"]["value"] == pytest.approx(expected, rel=1e-6)  # 12 of 12 training pictures
 
 
 def test_a_class_without_a_picture_is_refused_before_training(data, tmp_path):
