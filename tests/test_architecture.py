@@ -21,6 +21,7 @@ ROWS = (
         "pygan.memory",
         "pygan.lock",
         "pygan.allocator",
+        "pygan.devices",
         "pygan.ops",
     ),
     ("pygan.data", "pygan.networks", "pygan.features", "pygan.augment", "pygan.losses"),

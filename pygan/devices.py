@@ -1,0 +1,111 @@
+"""Where a program computes: the GPUs that a process may use, counted without PyTorch, and the device that it takes.
+
+Only the standard library is imported at the top, because the workflow counts GPUs whenever it is parsed.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pygan.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """The GPUs that a process may use."""
+
+    ids: tuple[str, ...]
+    """Values for CUDA_VISIBLE_DEVICES, one per GPU."""
+    why: str
+    """How many there are and what decided it, as the part of a sentence."""
+
+
+def visible_gpus() -> Gpus:
+    """Return the GPUs that the PyTorch of this environment can use, without importing it.
+
+    `nvidia-smi` lists the GPUs (the device files do where it is missing), and CUDA_VISIBLE_DEVICES selects among them as
+    CUDA reads it: up to the first entry that names no GPU.
+    """
+    if not _torch_has_cuda():
+        return Gpus((), "the installed PyTorch is built without CUDA")
+    listed = _listed()
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not listed:
+        return Gpus((), "no GPU is visible")
+    if asked is None:
+        return Gpus(tuple(listed), _number(len(listed)))
+    chosen = []
+    for entry in map(str.strip, asked.split(",")):
+        if not _names_one(entry, listed) or entry in chosen:
+            break
+        chosen.append(entry)
+    return Gpus(tuple(chosen), f"CUDA_VISIBLE_DEVICES={asked} leaves {len(chosen)} of {_number(len(listed))}")
+
+
+def _number(n: int) -> str:
+    return "1 GPU" if n == 1 else f"{n} GPUs"
+
+
+def _names_one(entry: str, listed: list[str]) -> bool:
+    """Whether an entry of CUDA_VISIBLE_DEVICES names a GPU: by its number, or by the beginning of its UUID."""
+    if entry.isdecimal():
+        return int(entry) < len(listed)
+    return bool(entry) and any(gpu.startswith(entry) for gpu in listed)
+
+
+def _listed() -> list[str]:
+    """Return the UUID of every GPU, of its MIG instances where it is divided; numbers where no UUID is known."""
+    if shutil.which("nvidia-smi") is None:
+        return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+    printed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    if printed.returncode:
+        return []
+    found = re.findall(r"^(?:GPU|\s+MIG).*\(UUID: ((?:GPU|MIG)-[^)]+)\)", printed.stdout, re.MULTILINE)
+    gpus: list[str] = []
+    for gpu in found:
+        if gpu.startswith("MIG") and gpus and gpus[-1].startswith("GPU"):
+            gpus.pop()  # its instances, which follow it, take its place
+        gpus.append(gpu)
+    return gpus
+
+
+def _torch_has_cuda() -> bool:
+    """Whether the installed PyTorch is built for CUDA, by the file that its build writes."""
+    torch = find_spec("torch")
+    if torch is None or not torch.submodule_search_locations:
+        return False
+    version = Path(torch.submodule_search_locations[0]) / "version.py"
+    return bool(re.search(r"^cuda\b[^=]*= '", version.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def choose(asked: str | None = None) -> tuple["torch.device", str]:
+    """Return the device to compute on and why.
+
+    Args:
+        asked: `cpu`, `cuda` or `cuda:N`; None: the first GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: no such device, or PyTorch cannot use it.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked is None:
+        return torch.device("cuda", 0) if gpus else torch.device("cpu"), visible_gpus().why
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", asked)
+    if match is None:
+        raise ConfigError(f"device: got {asked!r}, expected cpu, cuda or cuda:N")
+    if asked == "cpu":
+        return torch.device("cpu"), "as asked for"
+    number = int(match[1] or 0)
+    if number >= gpus:
+        raise ConfigError(f"device: got {asked}, but PyTorch can use {_number(gpus)} ({visible_gpus().why})")
+    return torch.device("cuda", number), "as asked for"

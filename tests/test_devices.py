@@ -1,0 +1,111 @@
+"""GPUs are counted as CUDA counts them, without PyTorch; a device is chosen, or refused in a sentence."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from stand_in_gpus import UUIDS, listing, nvidia_smi
+
+from pygan import devices
+from pygan.devices import choose, visible_gpus
+from pygan.errors import ConfigError
+
+MIG = (
+    "GPU 0: NVIDIA H200 (UUID: GPU-1111)\n"
+    "  MIG 1g.18gb     Device  0: (UUID: MIG-aaaa)\n"
+    "  MIG 1g.18gb     Device  1: (UUID: MIG-bbbb)\n"
+    "GPU 1: NVIDIA H200 (UUID: GPU-2222)\n"
+)
+
+
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    """Let `nvidia-smi` print a text, and PyTorch be built for CUDA."""
+
+    def prints(text, exit_code=0):
+        monkeypatch.setenv("PATH", nvidia_smi(tmp_path, text, exit_code)["PATH"])
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "_torch_has_cuda", lambda: True)
+    return prints
+
+
+def test_every_listed_gpu_counts(smi):
+    smi(listing(2))
+    assert visible_gpus().ids == UUIDS[:2]
+    assert visible_gpus().why == "2 GPUs"
+
+
+def test_instances_take_the_place_of_a_divided_gpu(smi):
+    smi(MIG)
+    assert visible_gpus().ids == ("MIG-aaaa", "MIG-bbbb", "GPU-2222")
+
+
+@pytest.mark.parametrize(
+    "asked, chosen",
+    [
+        ("1", ["1"]),
+        ("2,0", ["2", "0"]),
+        ("", []),
+        ("-1", []),
+        ("0,-1,1", ["0"]),  # CUDA stops at the first entry that names no GPU
+        ("0,7", ["0"]),
+        ("1,1", ["1"]),
+        ("GPU-bbbb", ["GPU-bbbb"]),
+        ("GPU-ffff", []),
+    ],
+)
+def test_cuda_visible_devices_selects_as_cuda_does(smi, monkeypatch, asked, chosen):
+    smi(listing(3))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
+    assert visible_gpus().ids == tuple(chosen)
+    assert visible_gpus().why == f"CUDA_VISIBLE_DEVICES={asked} leaves {len(chosen)} of 3 GPUs"
+
+
+def test_a_driver_that_fails_shows_no_gpu(smi):
+    smi("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", exit_code=9)
+    assert visible_gpus() == devices.Gpus((), "no GPU is visible")
+
+
+@pytest.mark.parametrize("cuda, expected", [("'13.0'", True), ("None", False)])
+def test_a_pytorch_without_cuda_has_no_gpu(tmp_path, monkeypatch, cuda, expected):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    (tmp_path / "torch" / "version.py").write_text(f"hip: Optional[str] = '7.0'\ncuda: Optional[str] = {cuda}\n")
+    environment = nvidia_smi(tmp_path, listing(1)) | {"PYTHONPATH": f"{tmp_path}"}
+    program = "from pygan.devices import visible_gpus; print(len(visible_gpus().ids))"
+    found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert int(found.stdout) == expected
+
+
+def test_counting_imports_no_pytorch():
+    program = "import sys; from pygan.devices import visible_gpus; visible_gpus(); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_the_cpu_can_always_be_chosen():
+    assert choose("cpu") == (torch.device("cpu"), "as asked for")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_without_a_gpu_the_cpu_is_taken():
+    device, why = choose()
+    assert device == torch.device("cpu") and "GPU" in why or "CUDA" in why
+    with pytest.raises(ConfigError, match="got cuda:1, but PyTorch can use 0 GPUs"):
+        choose("cuda:1")
+
+
+@pytest.mark.parametrize("asked", ["gpu", "cuda:", "cuda:x", "mps", ""])
+def test_unknown_devices_are_refused(asked):
+    with pytest.raises(ConfigError, match="expected cpu, cuda or cuda:N"):
+        choose(asked)
+
+
+def test_the_second_gpu_can_be_chosen(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose()[0] == torch.device("cuda", 0)
+    assert choose("cuda:1")[0] == torch.device("cuda", 1)
+    with pytest.raises(ConfigError, match="got cuda:2, but PyTorch can use 2 GPUs"):
+        choose("cuda:2")
