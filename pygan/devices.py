@@ -3,12 +3,15 @@
 Only the standard library is imported at the top, because the workflow counts GPUs whenever it is parsed.
 """
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +34,7 @@ class Gpus:
 def visible_gpus() -> Gpus:
     """Return the GPUs that the PyTorch of this environment can use, without importing it.
 
-    `nvidia-smi` lists the GPUs (the device files do where it is missing), and CUDA_VISIBLE_DEVICES selects among them as
+    `nvidia-smi` lists the GPUs, or the device files do where it is missing. CUDA_VISIBLE_DEVICES selects among them as
     CUDA reads it: up to the first entry that names no GPU.
     """
     if not _torch_has_cuda():
@@ -84,6 +87,47 @@ def _torch_has_cuda() -> bool:
         return False
     version = Path(torch.submodule_search_locations[0]) / "version.py"
     return bool(re.search(r"^cuda\b[^=]*= '", version.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def claim(n: int, gpus: Gpus, folder: Path | None = None) -> tuple[str, ...]:
+    """Take `n` GPUs for this process and all that it starts, those first that the fewest programs have taken.
+
+    CUDA_VISIBLE_DEVICES names them from then on, so this comes before CUDA starts. A locked file stands for a GPU that
+    is taken. The kernel drops the lock when the last process that inherited it ends, however it ends.
+
+    Args:
+        n: how many, at least 1.
+        gpus: among which.
+        folder: of the locked files; None: the system's folder for temporary files.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    if n > len(gpus.ids):
+        raise ConfigError(f"gpus: got {n}, expected at most {len(gpus.ids)} ({gpus.why})")
+    folder = folder or Path(tempfile.gettempdir())
+    taken: list[str] = []
+    for turn in count():
+        for gpu in gpus.ids:
+            if len(taken) < n and gpu not in taken and _lock(gpu, turn, folder):
+                taken.append(gpu)
+        if len(taken) == n:
+            break
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
+    return tuple(taken)
+
+
+def _lock(gpu: str, turn: int, folder: Path) -> bool:
+    """Whether this process is the one that has taken `gpu` in turn `turn`; the file stays open as long as it runs."""
+    path = folder / f"pygan-{os.getuid()}-{gpu}-{turn}.lock"
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return False
+    os.set_inheritable(file, True)
+    return True
 
 
 def choose(asked: str | None = None) -> tuple["torch.device", str]:
