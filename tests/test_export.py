@@ -14,7 +14,7 @@ from pygan.checkpoint import write_tensors
 from pygan.cli import app
 from pygan.context import Context
 from pygan.errors import MissingInput, NumericalError
-from pygan.export import TOLERANCE, export
+from pygan.export import TOLERANCE, export, format_of
 from pygan.ops import extension, plain_operators
 from pygan.sampling import Model, describe
 from pygan.spec import load_spec
@@ -127,9 +127,38 @@ def test_the_verb(tmp_path, monkeypatch):
     assert done.exit_code == 0 and "differ by at most" in done.stdout
     assert (tmp_path / "out" / "g.pt").is_file()
     assert run([*arguments, "pickle"]).exit_code == 2
+    contradiction = run([*arguments, "onnx"])
+    assert contradiction.exit_code == 2 and "suffix .pt holds torchscript, not onnx" in contradiction.stderr
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    missing = run([*arguments, "onnx"])
-    assert missing.exit_code == MissingInput.exit_code and "pip install 'pygan[export]'" in missing.stderr
+    missing = run(["export", str(tmp_path / "model.safetensors"), "-o", str(tmp_path / "g.onnx")])
+    assert missing.exit_code == MissingInput.exit_code
+    assert "the format onnx needs the Python package onnx: run" in missing.stderr
+    assert not (tmp_path / "g.onnx").exists()
+
+
+def test_the_suffix_chooses_the_format():
+    for name, format in {
+        "g.safetensors": "safetensors",
+        "g.onnx": "onnx",
+        "g.ONNX": "onnx",
+        "g.pt": "torchscript",
+        "g.torchscript": "torchscript",
+    }.items():
+        assert format_of(Path(name)) == format_of(Path(name), format) == format
+    assert format_of(Path("g.safetensors"), "sparse") == "sparse"
+    with pytest.raises(ValueError, match=r"g\.onnx: a file with the suffix \.onnx holds onnx, not sparse"):
+        format_of(Path("g.onnx"), "sparse")
+    with pytest.raises(ValueError, match=r"g\.safetensors: .* holds safetensors or sparse, not onnx"):
+        format_of(Path("g.safetensors"), "onnx")
+    with pytest.raises(ValueError, match=r"g\.bin: got the suffix '\.bin', expected \.safetensors, \.onnx, \.pt, "):
+        format_of(Path("g.bin"))
+
+
+def test_a_model_keeps_its_place_while_a_copy_is_written(tmp_path, monkeypatch):
+    source = model(tmp_path, "sngan")
+    monkeypatch.setattr(source.G, "forward", None)  # as on a device that the reader of the file does not have
+    assert export(source, tmp_path / "g.safetensors").difference == 0
+    assert source.G.forward is None
 
 
 def test_plain_operators_end_with_the_block():

@@ -39,7 +39,7 @@ class Spec(FrozenSpec):
         return FILE
 
     def _architecture(self) -> FaceNormals:
-        model = optional_module("torchvision.models", "torchvision").resnet18()
+        model = optional_module("torchvision.models", "torchvision", "the network face_normals").resnet18()
         model.fc = None
         options = {"mean": (0.0,) * 3, "std": (255.0,) * 3, "taps": self.taps, "resize": "area"}
         return FaceNormals(self.name, model, resolution=self.resolution, **options)

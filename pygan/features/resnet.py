@@ -73,7 +73,8 @@ class Spec(FrozenSpec):
         return FILES[self.depth]
 
     def _architecture(self) -> ResNet:
-        model = getattr(optional_module("torchvision.models", "torchvision"), f"resnet{self.depth}")()
+        models = optional_module("torchvision.models", "torchvision", f"the network resnet{self.depth}")
+        model = getattr(models, f"resnet{self.depth}")()
         options = {"mean": on_bytes(IMAGENET_MEAN), "std": on_bytes(IMAGENET_STD), "taps": self.taps}
         return ResNet(self.name, model, resolution=self.resolution, **options)
 

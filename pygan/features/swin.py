@@ -74,7 +74,7 @@ class Spec(FrozenSpec):
 
     def _architecture(self) -> Swin:
         side = self.resolution or (224 if self.training == "moby" else 256)
-        timm = optional_module("timm", "timm")
+        timm = optional_module("timm", "timm", f"the network {self.name}")
         model = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, num_classes=0, img_size=side)
         return Swin(self.name, model, side, CLIP_MEAN if self.mean == "clip" else IMAGENET_MEAN, self.taps)
 

@@ -23,7 +23,7 @@ def create(model: str) -> nn.Module:
         MissingInput: it is not installed.
     """
     try:
-        return optional_module("timm", "timm").create_model(model, pretrained=False)
+        return optional_module("timm", "timm", f"the network {model}").create_model(model, pretrained=False)
     except RuntimeError as error:  # what the library says of an unknown name
         raise ConfigError(f"timm.model: got {model!r}, which is no model of timm ({error})") from error
 
