@@ -5,6 +5,7 @@ Only the standard library is imported at the top, because the workflow counts GP
 
 import fcntl
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -44,17 +45,18 @@ def visible_gpus() -> Gpus:
     if not listed:
         return Gpus((), "no GPU is visible")
     if asked is None:
-        return Gpus(tuple(listed), _number(len(listed)))
+        return Gpus(tuple(listed), number_of(len(listed), "GPU"))
     chosen = []
     for entry in map(str.strip, asked.split(",")):
         if not _names_one(entry, listed) or entry in chosen:
             break
         chosen.append(entry)
-    return Gpus(tuple(chosen), f"CUDA_VISIBLE_DEVICES={asked} leaves {len(chosen)} of {_number(len(listed))}")
+    return Gpus(tuple(chosen), f"CUDA_VISIBLE_DEVICES={asked} leaves {len(chosen)} of {number_of(len(listed), 'GPU')}")
 
 
-def _number(n: int) -> str:
-    return "1 GPU" if n == 1 else f"{n} GPUs"
+def number_of(n: int, one: str, several: str | None = None) -> str:
+    """Return `1 GPU` and `2 GPUs`; `several` is the plural where it is not `one` with an s."""
+    return f"1 {one}" if n == 1 else f"{n} {several or one + 's'}"
 
 
 def _names_one(entry: str, listed: list[str]) -> bool:
@@ -151,5 +153,23 @@ def choose(asked: str | None = None) -> tuple["torch.device", str]:
         return torch.device("cpu"), "as asked for"
     number = int(match[1] or 0)
     if number >= gpus:
-        raise ConfigError(f"device: got {asked}, but PyTorch can use {_number(gpus)} ({visible_gpus().why})")
+        raise ConfigError(f"device: got {asked}, but PyTorch can use {number_of(gpus, 'GPU')} ({visible_gpus().why})")
     return torch.device("cuda", number), "as asked for"
+
+
+def described(device: "torch.device", why: str | None = None) -> dict[str, str]:
+    """Return kind and name of the device that computed a result, and why it was that one, ready for JSON."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {"type": device.type, "name": name, "machine": platform.machine()} | ({"why": why} if why else {})
+
+
+def _cpu_name() -> str:
+    """Return the processor's model name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
