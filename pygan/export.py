@@ -135,7 +135,7 @@ class _Pictures(nn.Module):
 
 
 def _write_safetensors(model: Model, path: Path, inputs: tuple[Tensor, ...]) -> tuple[str, Generate]:
-    write_tensors(path, {f"G_ema.{name}": value for name, value in model.G.state_dict().items()}, model.metadata)
+    write_tensors(path, {f"G_ema.{name}": value.cpu() for name, value in model.G.state_dict().items()}, model.metadata)
     return _reading(path)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stand_in_device import stand_in_gpu
 from tiny_snapshot import DCGAN, STYLEGAN2, snapshot
 from torch import nn
 
@@ -180,21 +181,24 @@ def test_pictures_come_in_batches_that_are_computed_when_they_are_asked_for():
     assert G.batches == [4, 4, 2]
 
 
-def test_a_model_computes_where_its_parameters_are(tmp_path, monkeypatch):
-    snapshot(tmp_path / "a.safetensors", DCGAN, num_classes=0)
+@pytest.mark.parametrize(
+    ("base", "num_classes"), [(DCGAN | {"conditional": True}, 3), (STYLEGAN2, 0)], ids=["dcgan", "stylegan2"]
+)
+def test_a_model_computes_where_its_parameters_are(tmp_path, monkeypatch, base, num_classes):
+    """The stand-in computes with the bits of the CPU and refuses to mix devices."""
+    snapshot(tmp_path / "a.safetensors", base, num_classes=num_classes)
+
+    def pictures(model):
+        return model.sample(5, seed=3), model.sample(2, truncation=0.5), model.interpolate([1, 2], 3)
+
     model = pygan.load(tmp_path / "a.safetensors", device="cpu")
-    assert model.device == torch.device("cpu")
-    seen = []
-
-    def stem(z, c, draws=None):
-        seen.append(z.device)
-        return z
-
-    model.G.to("meta")  # stands for another device, without its values
-    monkeypatch.setattr(model.G, "stem", stem)
-    monkeypatch.setattr(model.G, "body", lambda h, c, draws=None: torch.zeros(len(h), 3, 16, 16))
-    assert model.interpolate([1, 2], 3).device == torch.device("cpu")
-    assert seen == [torch.device("meta")] == [model.device]
+    expected = pictures(model)
+    with stand_in_gpu(monkeypatch):
+        assert pygan.load(tmp_path / "a.safetensors").device == torch.device("cuda", 0)
+        for device in ("cuda", "cpu", "cuda"):
+            model.G.to(device)
+            assert model.device.type == device
+            assert all(torch.equal(found, img) for found, img in zip(pictures(model), expected, strict=True))
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path, monkeypatch):
