@@ -107,20 +107,9 @@ def to_uint8(img: Tensor) -> Tensor:
     return ((img + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def sample(
-    G: nn.Module,
-    n: int,
-    *,
-    seed: int,
-    stream: str = "sample",
-    batch: int = 100,
-    label: int | Tensor | None = None,
-    truncation: float = 1.0,
-    fresh_noise: bool = True,
-) -> Tensor:
-    """Return `n` pictures, uint8 `[n, C, H, W]` on the CPU; arguments and errors are those of `samples`."""
-    settings = {"stream": stream, "batch": batch, "label": label, "truncation": truncation, "fresh_noise": fresh_noise}
-    return torch.cat(list(samples(G, n, seed=seed, **settings)))
+def sample(G: nn.Module, n: int, **settings: Any) -> Tensor:
+    """Return `n` pictures, uint8 `[n, C, H, W]` on the CPU; settings and errors are those of `samples`."""
+    return torch.cat(list(samples(G, n, **settings)))
 
 
 @torch.no_grad()
