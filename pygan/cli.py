@@ -46,11 +46,18 @@ def _pygan() -> None:
     """Train image generators on little data."""
 
 
+_Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs that the study may use; default: all visible ones.")]
+
+
 @app.command()
 @_spoken
-def check(config: Annotated[Path, typer.Argument(help="Study file, for example config/config.yaml.")]) -> None:
+def check(
+    config: Annotated[Path, typer.Argument(help="Study file, for example config/config.yaml.")],
+    gpus: _Gpus = None,
+) -> None:
     """Check a study file before anything is computed: keys, types, combinations, and the files it needs."""
     from pygan.config import check_files, load
+    from pygan.devices import study_sentence, visible_gpus
 
     study = load(config)
     check_files(study)
@@ -59,6 +66,8 @@ def check(config: Annotated[Path, typer.Argument(help="Study file, for example c
     parts += ["the theory of Reg-DGM"] if study.theory else []
     parts += ["what diffusion models owe their training set"] if study.diffusion else []
     typer.echo(f"{config}: ok ({' and '.join(parts)})")
+    if study.runs:
+        typer.echo(study_sentence(len(visible_gpus().ids) if gpus is None else gpus, study.processes))
 
 
 @app.command("plan")
@@ -66,11 +75,16 @@ def check(config: Annotated[Path, typer.Argument(help="Study file, for example c
 def plan_(
     config: Annotated[Path, typer.Argument(help="Study file, for example config/config.yaml.")],
     cores: Annotated[int | None, typer.Option(min=1, help="Jobs side by side; default: all cores.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="GPUs that the study may use; default: all visible ones.")
+    ] = None,
 ) -> None:
     """Print the jobs of a study and how long they will take here, some training steps of every run being measured."""
+    from pygan.devices import visible_gpus
     from pygan.plan import available_cores, make_plan
 
-    typer.echo(make_plan(config, cores or available_cores(), lambda line: typer.echo(line, err=True)))
+    gpus = len(visible_gpus().ids) if gpus is None else gpus
+    typer.echo(make_plan(config, cores or available_cores(), gpus, lambda line: typer.echo(line, err=True)))
 
 
 @app.command()
