@@ -178,8 +178,15 @@ class VisionAided(Player):
         """Show an adaptive augmentation the last level of the logits of augmented real pictures."""
         super().observe([logits[-self.head.sizes[-1] :] for logits in real_logits])
 
-    def forward(self, img: Tensor, c: Tensor | None, draws: Draws | None) -> list[Tensor]:
-        """Return the head's logits, `[[T, N]]`; `draws` None: no augmentation."""
+    def forward(self, img: Tensor, c: Tensor | None, draws: Draws | None, *, paired: bool = False) -> list[Tensor]:
+        """Return the head's logits, `[[T, N]]`.
+
+        Args:
+            img: `[N, C, H, W]`.
+            c: labels `[N]` or None.
+            draws: of the augmentation; None: no augmentation.
+            paired: of no effect: published heads compare no pictures, own heads compare all of a batch.
+        """
         img = self.augmented(img, draws)
         with torch.autocast(img.device.type, enabled=False):
             with torch.set_grad_enabled(torch.is_grad_enabled() and img.requires_grad):

@@ -51,7 +51,9 @@ class Side(Descent):
     The gradients of a move are accumulated over micro-batches of `batch_gpu` pictures and averaged over the processes.
     Lazy terms, those with an interval, either belong to the move in which they are due (`lazy: merged`) or make a move
     of their own, Adam being corrected for the additional ones (`separate`; Karras et al., CVPR 2020, arXiv 1912.04958,
-    appendix B). They are computed in float32, because they differentiate a gradient.
+    appendix B): with k lazy moves per move of the game, the learning rate is multiplied by s = 1 / (1 + k) and each
+    moment raised to the power of s. `g_lazy_every` counts among the lazy moves of G, though no term makes it. Lazy
+    terms are computed in float32, because they differentiate a gradient.
 
     Args:
         phase: "D" or "G".
@@ -74,7 +76,10 @@ class Side(Descent):
         self.regularizers = [regularizer for regularizer in run.regularizers if phase in regularizer.phases]
         self.terms: dict[str, Tensor] = {}
         """The newest value of every term of the loss, by name."""
-        lazy_moves = sum(1 / r.every for r in self.regularizers if r.every > 1) if spec.lazy == "separate" else 0.0
+        intervals = [r.every for r in self.regularizers if r.every > 1]
+        if phase == "G" and spec.g_lazy_every is not None:
+            intervals.append(spec.g_lazy_every)
+        lazy_moves = sum(1 / every for every in intervals) if spec.lazy == "separate" else 0.0
         share = 1 / (1 + lazy_moves)
         first, second = spec.betas or BETAS
         super().__init__(network, lr * share, (first**share, second**share), masked, spec, ranks)
@@ -163,7 +168,7 @@ def _decide_D(run: Run, step: Step) -> Tensor:
         _generate(step)
     step.real_logits, step.gen_logits = [], []
     for i, d in step.players():
-        heads = [logits.float() for logits in d(*d.pair(step, i))]
+        heads = [logits.float() for logits in d(*d.pair(step, i), paired=True)]
         real_logits = [logits[..., 0::2] for logits in heads]
         d.observe(real_logits)
         step.real_logits += real_logits
