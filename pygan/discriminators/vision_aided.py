@@ -9,8 +9,9 @@ package; BigGAN branch: `objective: hinge`). Their losses sum over the levels of
 levels weigh three times a network with one. `heads: own` has a head per tap and averages them, so a network weighs as
 much as D whatever its number of taps.
 
-Differs from the official code in: during the warm-up heads do not run at all (there they run with their loss times 0);
-they take no step in the phase of R1, where the official optimizer steps with a gradient of zero.
+Differs from the official code in: during the warm-up heads do not run at all and their optimizer takes no step (there
+they run with their loss times 0); an adaptive augmentation of a head does not count the real pictures of R1, which
+heads do not see here (there they do, which is 1 batch of 17).
 """
 
 from collections.abc import Callable, Sequence

@@ -52,8 +52,9 @@ class Side(Descent):
     Lazy terms, those with an interval, either belong to the move in which they are due (`lazy: merged`) or make a move
     of their own, Adam being corrected for the additional ones (`separate`; Karras et al., CVPR 2020, arXiv 1912.04958,
     appendix B): with k lazy moves per move of the game, the learning rate is multiplied by s = 1 / (1 + k) and each
-    moment raised to the power of s. `g_lazy_every` counts among the lazy moves of G, though no term makes it. Lazy
-    terms are computed in float32, because they differentiate a gradient.
+    moment raised to the power of s. `g_lazy_every` counts among the lazy moves of G, though no term makes it. In a lazy
+    move of its own, weights that its terms do not reach have a gradient of zero, so that Adam's moments of all weights
+    decay alike, as in StyleGAN2-ADA. Lazy terms are computed in float32, because they differentiate a gradient.
 
     Args:
         phase: "D" or "G".
@@ -124,9 +125,18 @@ class Side(Descent):
                 loss = loss + every * term
                 means[name] = means.get(name, 0) + weight * term.detach()
             self.add(weight * loss)
+        if not play:
+            self._reach_all(step)
         self.terms |= means
         self.apply()
         return step
+
+    def _reach_all(self, step: Step) -> None:
+        """Give a gradient of zero to the weights without one, of the networks that play in `step`."""
+        for network in [step.G] if self.phase == "G" else [d for _, d in step.players()]:
+            for parameter in network.parameters():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
 
     def _terms(
         self, step: Step, regularizers: Sequence[Regularizer], *, play: bool

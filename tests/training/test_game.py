@@ -1,6 +1,7 @@
 """A side's move: micro-batches, lazy terms, precision, sanitizing; and what a broken or too large one leaves behind."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 from minibatch import std_alone
-from tiny import SPEC, tiny_run
+from tiny import BASE, SPEC, tiny_run
 
 from pygan.checkpoint import read_tensors
 from pygan.context import Context
@@ -27,6 +28,7 @@ from pygan.training.progress import GRID
 from pygan.training.spec import TrainingSpec
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
+STYLEGAN2 = {"kind": "stylegan2", "z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "mapping_layers": 2}
 SHORT = replace(SPEC, total_nimg=16, snapshots=(16,))
 
 
@@ -39,8 +41,7 @@ def side_of(run: Run, phase: str, spec: TrainingSpec) -> Side:
 
 def gradients_of(phase: str, **fields: object) -> dict[str, torch.Tensor]:
     """Return the gradients of one move on four pictures, R1 included, and those of a base without batch statistics."""
-    base = {"kind": "stylegan2", "z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "mapping_layers": 2}
-    run = tiny_run(base=base | {"style_mixing": 0.0, "mbstd_channels": 0})
+    run = tiny_run(base=STYLEGAN2 | {"style_mixing": 0.0, "mbstd_channels": 0})
     side = side_of(run, phase, replace(SPEC, **fields))
     side.move(1, 4, torch.arange(4))
     return {name: p.grad for name, p in side.network.named_parameters() if p.grad is not None}
@@ -59,10 +60,9 @@ def test_micro_batches_add_up_to_the_batch(phase):
 @pytest.mark.parametrize(("batch_gpu", "group"), [(2, 4), (4, 4), (1, 4), (4, 2), (2, None)])
 def test_minibatch_std_takes_one_kind_of_pictures_in_every_phase(batch_gpu, group):
     """In each pass through D: its own, R1's, that of perturbed features, G's; micro-batch by micro-batch."""
-    base = {"kind": "stylegan2", "z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "mapping_layers": 2}
     terms = [{"kind": "r1", "every": 2}, {"kind": "feature_adversary"}]
     terms = [load_spec("pygan.regularizers", term).build(Context(resolution=16)) for term in terms]
-    run = tiny_run(base=base | {"mbstd_group": group}, augment={"kind": "ada", "target": None}, regularizers=terms)
+    run = tiny_run(base=STYLEGAN2 | {"mbstd_group": group}, augment={"kind": "ada", "target": None}, regularizers=terms)
     epilogue, seen = run.D[0].network.b4, []
     epilogue.register_forward_pre_hook(lambda module, inputs: seen.append([inputs[0].detach()]))
     epilogue.conv.register_forward_pre_hook(lambda module, inputs: seen[-1].append(inputs[0][:, -1, 0, 0].detach()))
@@ -126,6 +126,45 @@ def test_a_family_s_adam_is_the_official_one(name, lr):
         (options,) = side.optimizer.param_groups
         assert options["lr"] == pytest.approx(lr * k / (k + 1), rel=1e-12)
         assert options["betas"] == pytest.approx((0.0, 0.99 ** (k / (k + 1))), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("phase", "base", "term", "unreached"),
+    [
+        ("G", STYLEGAN2, "path_length", r"synthesis\.b\d+\.torgb\.bias"),
+        ("D", BASE, "r1", r"0\.network\.logit\.linear\.bias|1\..*"),  # 1: another player, which R1 leaves alone
+    ],
+)
+def test_weights_that_a_lazy_move_does_not_reach_step_with_a_gradient_of_zero(phase, base, term, unreached):
+    """Adam after a game and a lazy move, by hand: without first moment nothing moves, the second one decays."""
+    after = {}
+    for terms in ([], [{"kind": term, "every": 2}]):
+        regularizers = [load_spec("pygan.regularizers", term).build(Context(resolution=16)) for term in terms]
+        run = tiny_run(base=base, extra_head=True, regularizers=regularizers)
+        side = side_of(run, phase, replace(SPEC, lazy="separate", betas=(0.0, 0.99)))
+        before = {name: p.detach().clone() for name, p in side.network.named_parameters()}
+        side.move(1, 4, torch.arange(4))
+        after[bool(terms)] = side
+    gradients = {name: p.grad for name, p in after[False].network.named_parameters()}  # those of the game
+    side, beta = after[True], 0.99 ** (2 / 3)
+    names = [name for name, _ in side.network.named_parameters() if re.fullmatch(unreached, name)]
+    assert len(names) == (3 if phase == "G" else 1 + len(list(run.D[1].parameters())))
+    for name in names:
+        parameter, gradient = side.network.get_parameter(name), gradients[name]
+        state = side.optimizer.state[parameter]
+        assert not parameter.grad.any() and state["step"] == 2 and not state["exp_avg"].any()
+        torch.testing.assert_close(state["exp_avg_sq"], beta * (1 - beta) * gradient.square())
+        moved = before[name] - 1e-3 * 2 / 3 * gradient / (gradient.abs() + 1e-8)
+        torch.testing.assert_close(parameter.detach(), moved)
+
+
+def test_a_lazy_move_leaves_a_player_alone_that_has_not_joined():
+    run = tiny_run(extra_head=True)
+    run.D[1].warmup_nimg = 8
+    side = side_of(run, "D", replace(SPEC, lazy="separate"))
+    side.move(1, 8, torch.arange(4))
+    assert moves(side) == 2
+    assert not any(parameter in side.optimizer.state for parameter in run.D[1].parameters())
 
 
 def test_a_term_is_due_once_in_every_interval():
