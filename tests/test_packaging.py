@@ -236,7 +236,8 @@ def without_torch(tmp_path: Path) -> Path:
     """A Python whose environment has setuptools alone."""
     venv.create(tmp_path / "bare", symlinks=True)
     site = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(tmp_path / "bare")}))
-    (site / "setuptools").symlink_to(Path(SITE, "setuptools"))
+    for part in (*Path(SITE).glob("setuptools*"), Path(SITE, "_distutils_hack")):
+        (site / part.name).symlink_to(part)
     return tmp_path / "bare" / "bin" / "python"
 
 
