@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pygan import cli_weights
+from pygan import __version__, cli_weights
 from pygan.errors import PyganError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -41,8 +41,18 @@ def _spoken(verb: Callable[..., None]) -> Callable[..., None]:
 cli_weights.add_to(app, _spoken)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pygan {__version__}")
+        raise typer.Exit()
+
+
 @app.callback()
-def _pygan() -> None:
+def _pygan(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Train image generators on little data."""
 
 
@@ -92,6 +102,9 @@ def plan_(
 def report(results: Annotated[Path, typer.Argument(help="Folder of the results.")] = Path("results")) -> None:
     """Render what has finished of a study that is running or was interrupted."""
     from pygan.errors import DataError, MissingInput
+    from pygan.optional import require_packages
+
+    require_packages("the report", "jinja2", "matplotlib")
     from pygan.report.so_far import write_so_far
 
     try:

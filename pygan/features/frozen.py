@@ -5,11 +5,9 @@ module reaches them, and no checkpoint repeats a file that every installation ha
 convolution before it, so there are no running statistics either.
 """
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
-from types import ModuleType
 from typing import ClassVar, Literal
 
 import torch
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pygan.context import Context
-from pygan.errors import ConfigError, MissingInput
+from pygan.errors import ConfigError
 from pygan.features.random_init import randomize
 from pygan.spec import spec
 
@@ -266,14 +264,6 @@ class MetricSpec(FrozenSpec):
         network = FrozenSpec.build(self, ctx)
         network.protocol = self.protocol
         return network
-
-
-def optional_module(name: str, package: str) -> ModuleType:
-    """Import a module of a package that pygan does without; raise `MissingInput` where it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingInput(f"the Python package {package} is needed here: run `pip install {package}`") from error
 
 
 @torch.no_grad()
