@@ -27,6 +27,7 @@ from typing import Any
 
 from pipeline import granted, provenance
 from pygan.allocator import set_allocator
+from pygan.devices import take
 from pygan.errors import CannotWrite, ConfigError, DataError, MissingInput, PyganError, TryAgain
 from pygan.lock import held
 
@@ -120,7 +121,7 @@ def _run(main: Stage, arguments: argparse.Namespace) -> None:
     for path in (path for paths in arguments.inputs.values() for path in paths):
         if not path.exists():
             raise MissingInput(f"{path}: the input is not there; `snakemake --cores all reproduce` makes it")
-    device = granted.take(arguments.gpus, arguments.processes)
+    device = take(arguments.gpus, arguments.processes)
     granted.launch(arguments.processes, arguments.given)
     backend = _prepare_ops() if "csrc" in spec else None
     _set_threads(spec.get("threads", 1))

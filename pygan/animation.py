@@ -1,6 +1,5 @@
-"""Moving pictures, written frame by frame: GIF and WebP by Pillow, MP4 by PyAV (extra `video`)."""
+"""Moving pictures, written frame by frame: GIF and WebP by Pillow, MP4 by PyAV (the optional package av)."""
 
-import importlib.util
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -10,7 +9,7 @@ from PIL import GifImagePlugin, Image
 from torch import Tensor
 
 from pygan.checkpoint import atomic_path
-from pygan.errors import MissingPackage
+from pygan.optional import require_packages
 from pygan.sampling import picture
 
 _SUFFIXES = (".gif", ".webp", ".mp4")
@@ -26,8 +25,8 @@ def check_suffix(path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise ValueError(f"{path}: got the suffix {path.suffix!r}, expected {', '.join(_SUFFIXES)}")
-    if suffix == ".mp4" and importlib.util.find_spec("av") is None:
-        raise MissingPackage(f"{path}: the suffix .mp4", "av")
+    if suffix == ".mp4":
+        require_packages(f"{path}: the suffix .mp4", "av")
 
 
 def save_animation(path: Path, batches: Iterable[Tensor], count: int, fps: int = 15, scale: int = 2) -> None:

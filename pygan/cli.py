@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pygan import cli_models, cli_weights
+from pygan import __version__, cli_models, cli_weights
 from pygan.errors import PyganError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -41,20 +41,37 @@ def _spoken(verb: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pygan {__version__}")
+        raise typer.Exit()
+
+
 @app.callback()
-def _pygan() -> None:
+def _pygan(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Train image generators on little data."""
+
+
+_Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs that the study may use; without it all visible ones.")]
 
 
 @app.command()
 @_spoken
-def check(config: Annotated[Path, typer.Argument(help="Study file, for example config/config.yaml.")]) -> None:
+def check(
+    config: Annotated[Path, typer.Argument(help="Study file, for example config/config.yaml.")],
+    gpus: _Gpus = None,
+) -> None:
     """Check a study file before anything is computed.
 
     Keys, types and combinations are checked, then the packages and files that the study needs. All that is missing is
     listed.
     """
     from pygan.config import check_files, load
+    from pygan.devices import study_sentence, visible_gpus
 
     study = load(config)
     check_files(study)
@@ -63,6 +80,8 @@ def check(config: Annotated[Path, typer.Argument(help="Study file, for example c
     parts += ["the theory of Reg-DGM"] if study.theory else []
     parts += ["what diffusion models owe their training set"] if study.diffusion else []
     typer.echo(f"{config}: ok ({' and '.join(parts)})")
+    if study.runs:
+        typer.echo(study_sentence(len(visible_gpus().ids) if gpus is None else gpus, study.processes))
 
 
 @app.command("plan")
@@ -70,14 +89,17 @@ def check(config: Annotated[Path, typer.Argument(help="Study file, for example c
 def plan_(
     config: Annotated[Path, typer.Argument(help="Study file, for example config/config.yaml.")],
     cores: Annotated[int | None, typer.Option(min=1, help="Number of jobs side by side; without it all cores.")] = None,
+    gpus: _Gpus = None,
 ) -> None:
     """Print the jobs of a study and how long they will take.
 
     Some training steps of every run are measured on this machine for it.
     """
+    from pygan.devices import visible_gpus
     from pygan.plan import available_cores, make_plan
 
-    typer.echo(make_plan(config, cores or available_cores(), lambda line: typer.echo(line, err=True)))
+    gpus = len(visible_gpus().ids) if gpus is None else gpus
+    typer.echo(make_plan(config, cores or available_cores(), gpus, lambda line: typer.echo(line, err=True)))
 
 
 @app.command()
@@ -88,6 +110,9 @@ def report(results: Annotated[Path, typer.Argument(help="Folder of the study's r
     The study may be running, or it may have been interrupted.
     """
     from pygan.errors import DataError, MissingInput
+    from pygan.optional import require_packages
+
+    require_packages("the report", "jinja2", "matplotlib")
     from pygan.report.so_far import write_so_far
 
     try:

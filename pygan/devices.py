@@ -132,6 +132,59 @@ def _lock(gpu: str, turn: int, folder: Path) -> bool:
     return True
 
 
+def take(gpus: int, processes: int = 1) -> dict[str, str]:
+    """Take GPUs for this process and all that it starts, or hide them all; return the `type` of device and `why`.
+
+    Args:
+        gpus: how many the program may use.
+        processes: of a training; each one has a GPU of its own where the program may use any.
+
+    Raises:
+        ConfigError: there is not one GPU for each process, or fewer GPUs are visible than were granted.
+    """
+    if gpus not in (0, processes):
+        raise ConfigError(
+            f"--gpus: got {gpus} for {number_of(processes, 'process', 'processes')}, expected {processes}, one for "
+            "each, or 0, which computes on the CPU"
+        )
+    visible = visible_gpus()
+    if gpus:
+        if not is_launched():  # torchrun's processes see what the job has taken
+            claim(gpus, visible)
+        return {"type": "cuda", "why": f"{number_of(gpus, 'GPU')} granted"}
+    if processes == 1 or is_launched():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    return {"type": "cpu", "why": f"no GPU granted, of {visible.why}" if visible.ids else visible.why}
+
+
+def is_launched() -> bool:
+    """Return whether torchrun started this process."""
+    return "RANK" in os.environ
+
+
+def study_sentence(gpus: int, processes: int = 1) -> str:
+    """Return the sentence that says which device the trainings of a study compute on, and why.
+
+    Args:
+        gpus: how many the study may use.
+        processes: of each training.
+
+    Raises:
+        ConfigError: a training has more processes than the study has GPUs.
+    """
+    visible = visible_gpus()
+    if 0 < gpus < processes:
+        raise ConfigError(
+            f"processes: got {processes} with {number_of(gpus, 'GPU')}, expected at most one process per GPU, or "
+            "`--resources gpu=0`, which computes on the CPU"
+        )
+    if gpus:
+        return f"Trainings compute on {number_of(gpus, 'GPU')}, {number_of(processes, 'GPU')} each ({visible.why})."
+    if visible.ids:
+        return f"Trainings compute on the CPU, because the study may use 0 of {number_of(len(visible.ids), 'GPU')}."
+    return f"Trainings compute on the CPU, because {visible.why}."
+
+
 def choose(asked: str | None = None) -> tuple["torch.device", str]:
     """Return the device to compute on and why.
 

@@ -4,8 +4,6 @@ Library functions raise `ValueError` for a wrong argument; these classes add the
 command line ends. The codes follow sysexits.h where it has one.
 """
 
-import sys
-
 
 class PyganError(Exception):
     """An error whose message is the one sentence a user reads; `exit_code` is what the process returns."""
@@ -23,18 +21,6 @@ class MissingInput(PyganError):
     """A file, data set or network that is not there; the message names the command that brings it."""
 
     exit_code = 66
-
-
-class MissingPackage(MissingInput):
-    """A Python package that pygan does without, except for what is asked here.
-
-    Args:
-        what: what needs the package, as the subject of a sentence.
-        package: its name in the Python package index.
-    """
-
-    def __init__(self, what: str, package: str) -> None:
-        super().__init__(f"{what} needs the Python package {package}: run `{sys.executable} -m pip install {package}`")
 
 
 class NumericalError(PyganError):

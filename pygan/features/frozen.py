@@ -5,11 +5,9 @@ module reaches them, and no checkpoint repeats a file that every installation ha
 convolution before it, so there are no running statistics either.
 """
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
-from types import ModuleType
 from typing import ClassVar, Literal
 
 import torch
@@ -20,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pygan import weights
 from pygan.context import Context
-from pygan.errors import ConfigError, DataError, MissingPackage, PyganError
+from pygan.errors import ConfigError, DataError, PyganError
 from pygan.features.random_init import randomize
 from pygan.spec import spec
 
@@ -230,17 +228,19 @@ class FrozenSpec:
     def problems(self) -> Iterator[PyganError]:
         """Yield what keeps the network from being built: packages, files and taps that are missing, damaged files.
 
-        Where a package is missing, the weight file is opened all the same.
+        Where the architecture cannot be built for want of a package, the weight file is opened all the same.
         """
         try:
             network = self._architecture()
-            if not self.random_init:
-                self._loaded(network)
-            network.freeze()
-        except MissingPackage as error:
+        except PyganError as error:
             yield error
             if self.weight_file is not None:
                 yield from _problems_of(self.weight_file)
+            return
+        try:
+            if not self.random_init:
+                self._loaded(network)
+            network.freeze()
         except PyganError as error:
             yield error
 
@@ -304,18 +304,6 @@ class MetricSpec(FrozenSpec):
         network = FrozenSpec.build(self, ctx)
         network.protocol = self.protocol
         return network
-
-
-def optional_module(name: str, package: str, what: str) -> ModuleType:
-    """Import a module of a package that pygan does without; raise `MissingPackage` where it is not installed.
-
-    Args:
-        what: what needs the package, as the subject of a sentence.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingPackage(what, package) from error
 
 
 @torch.no_grad()

@@ -13,8 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from pygan import weights
-from pygan.features.frozen import IMAGENET_MEAN, IMAGENET_STD, FrozenSpec, on_bytes, optional_module
+from pygan.features.frozen import IMAGENET_MEAN, IMAGENET_STD, FrozenSpec, on_bytes
 from pygan.features.vision_transformer import VisionTransformer
+from pygan.optional import optional_module
 from pygan.spec import spec
 
 FILE = "vit_s_focus.onnx"
@@ -61,9 +62,11 @@ class Spec(FrozenSpec):
 
 def _state(path: Path) -> dict[str, Tensor]:
     """Return the trunk's state dict in timm's layout; dense weights are found by the node that multiplies by them."""
-    onnx = optional_module("onnx", "onnx", "the network vit_s14")
+    onnx = optional_module("onnx", "the network vit_s14")
+    from onnx.numpy_helper import to_array
+
     graph = onnx.load(path).graph
-    tensors = {tensor.name: torch.tensor(onnx.numpy_helper.to_array(tensor)) for tensor in graph.initializer}
+    tensors = {tensor.name: torch.tensor(to_array(tensor)) for tensor in graph.initializer}
     dense = {
         node.name.removeprefix("/backbone/encoder/"): next(tensors[name] for name in node.input if name in tensors).T
         for node in graph.node

@@ -5,8 +5,8 @@ code, rather than by a module wrapper: the penalties of R1 and path length diffe
 hooks do not see. Every process ends a step with the same weights, so only the first one writes.
 
 Random numbers belong to global sample indices, so that two processes with 8 pictures each draw what one with 16 draws.
-Results are the same up to the rounding of sums, except where a batch is looked at as a whole: batch normalization,
-minibatch standard deviation and style mixing see the share of their process.
+Results are the same up to the rounding of sums, except where pictures are compared or share a draw: batch
+normalization, minibatch standard deviation and style mixing take the pictures that one process computes at a time.
 """
 
 import os
