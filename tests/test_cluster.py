@@ -133,10 +133,9 @@ def study(folder: Path) -> Path:
     return folder
 
 
-def without_gpus(profile: Path, *runs: str) -> None:
-    """Say in a profile that trainings need no GPU, as its last comment tells."""
-    values = yaml.safe_load(profile.read_text())
-    values["set-resources"] |= {f"train_{run}": {"gpu": 0} for run in runs}
+def without_gpus(profile: Path) -> None:
+    """Say in a profile that the cluster has no GPUs, as its last comment tells."""
+    values = yaml.safe_load(profile.read_text()) | {"resources": ["gpu=0"]}
     profile.write_text(yaml.safe_dump(values))
 
 
@@ -185,7 +184,7 @@ def interrupt(tree: Path, slurm: dict[str, str], cluster: subprocess.Popen, log:
 @pytest.mark.timeout(1200)
 def test_a_killed_job_is_submitted_again_and_continues(slurm: dict[str, str], tmp_path: Path) -> None:
     tree = study(tmp_path / "tree")
-    without_gpus(tree / "profiles" / "slurm" / "config.yaml", *CHECKPOINTS)
+    without_gpus(tree / "profiles" / "slurm" / "config.yaml")
     results = {run: f"results/train/{run}/seed0/snapshots/000001600.safetensors" for run in CHECKPOINTS}
     command = [sys.executable, "-m", "snakemake", *results.values(), "--workflow-profile", "profiles/slurm"]
     options = ["--slurm-init-seconds-before-status-checks", "1", "--verbose"]
