@@ -73,6 +73,15 @@ def test_processes_take_a_gpu_each_or_are_refused(study: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_cluster_grants_gpus_itself(study: Path) -> None:
+    """The machine that submits the jobs need not have any; a number of jobs stands for the cluster."""
+    assert granted(study, 0, "--jobs", "10")["train"] == {"1": 3}
+    refused = snakemake(study, 0, "--cores", "2", "--jobs", "10")
+    assert refused.returncode == 2
+    assert "error: got --jobs beside --cores, expected --cores alone on this machine" in refused.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "gpus, arguments, sentence",
     [

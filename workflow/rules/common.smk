@@ -16,9 +16,9 @@ os.environ.update(
 from pygan.devices import visible_gpus
 
 # How many GPUs the study may use on this machine: those that are visible, unless `--resources gpu=N` says otherwise.
-# A cluster grants them job by job.
+# A cluster, which has a number of jobs (`--jobs`), grants them job by job. Which executor it is comes up later.
 GPUS = None
-if workflow.is_main_process and workflow.local_exec:
+if workflow.is_main_process and workflow.resource_settings.nodes is None:
     if "gpu" not in workflow.global_resources:
         workflow.register_resource("gpu", len(visible_gpus().ids))
     GPUS = workflow.global_resources["gpu"].value

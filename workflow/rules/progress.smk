@@ -26,6 +26,12 @@ def device_sentence():
 
 def check():
     """End Snakemake with a sentence and exit code where something that the study needs is wrong or missing."""
+    if workflow.local_exec and GPUS is None:
+        print(
+            "error: got --jobs beside --cores, expected --cores alone on this machine",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     with tempfile.TemporaryDirectory() as folder:
         study = Path(folder) / "study.json"
         study.write_text(json.dumps(config))
