@@ -12,20 +12,27 @@ from pygan import __version__, ops
 _PACKAGES = ("numpy", "torch", "torchvision", "pillow", "scikit-learn", "safetensors", "lmdb")
 
 
-def environment() -> dict[str, Any]:
-    """Return versions, device, threads and the backend of the operators, ready for JSON."""
+def environment(device: torch.device | None = None, why: str | None = None) -> dict[str, Any]:
+    """Return versions, device, threads and the backend of the operators, ready for JSON.
+
+    Args:
+        device: what computed; None: the GPU where PyTorch can use one, else the CPU.
+        why: reason for that device; None: it is not recorded.
+    """
     return {
         "versions": {"pygan": __version__, "python": platform.python_version()} | _versions(),
-        "device": _device(),
+        "device": _device(device) | ({} if why is None else {"why": why}),
         "threads": torch.get_num_threads(),
         "ops": {"backend": ops.backend(), "reason": ops.backend_reason()},
     }
 
 
-def _device() -> dict[str, str]:
+def _device(device: torch.device | None) -> dict[str, str]:
     """Return the kind and the name of what computes."""
-    if torch.cuda.is_available():
-        return {"type": "cuda", "name": torch.cuda.get_device_name(), "machine": platform.machine()}
+    if device is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        return {"type": "cuda", "name": torch.cuda.get_device_name(device), "machine": platform.machine()}
     return {"type": "cpu", "name": _cpu_name(), "machine": platform.machine()}
 
 

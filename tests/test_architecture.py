@@ -29,6 +29,7 @@ ROWS = (
     (
         "pygan.checkpoint",
         "pygan.sampling",
+        "pygan.bank",
         "pygan.animation",
         "pygan.export",
         "pygan.environment",
@@ -42,7 +43,10 @@ ROWS = (
         "pipeline",
         "pygan.cli",
         "pygan.cli_weights",
+        "pygan.folder_pictures",
         "pygan.folder_plan",
+        "pygan.folder_training",
+        "pygan.folder_verdict",
         "pygan.train_folder",
         "pygan.plan",
         "pygan.speeds",
