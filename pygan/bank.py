@@ -1,7 +1,7 @@
 """The bank of frozen networks: a linear probe ranks them, and the first ones join the discriminator.
 
-The stage `probe` of a study and `pygan train --recipe vision_aided_...` both choose here (`pygan.features.probe` has the
-classifier and its source).
+The stage `probe` of a study and `pygan train --recipe vision_aided_...` choose here. `pygan.features.probe` has the
+classifier and its source.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""How fast this machine is for a study: what `pygan plan` measures before anything is computed.
+"""How fast this machine is: what `pygan plan` measures for a study before anything is computed, and `pygan advise`.
 
 Every run trains for some steps on noise, as many runs side by side as there are cores, in the loop that will train it.
 So are the start of a process and the pictures per second of the networks that judge.
@@ -68,6 +68,29 @@ def measure(study: "Study", cores: int, say: Callable[[str], None]) -> Speeds:
         )
 
 
+def images_per_second(run: dict[str, Any], resolution: int, device: str = "cpu") -> float:
+    """Return how many real pictures per second a setting trains on this machine, measured in a process of its own.
+
+    Args:
+        run: `base`, `loss`, `augment`, `regularizers` and `training`, as of `pygan.recipes.Recipe`.
+        resolution: side of the pictures, pixels.
+        device: `cpu` or `cuda`.
+    """
+    import torch
+    from pydantic import TypeAdapter
+
+    from pygan.config import Run
+
+    adapter = TypeAdapter(Run)
+    settings = adapter.dump_python(adapter.validate_python({**run, "dataset": "noise"}), mode="json")
+    dataset = {"resolution": resolution, "channels": 3}
+    case = _case({"runs": {"run": settings}, "datasets": {"noise": dataset}, "bank": []}, "run")
+    threads = torch.get_num_threads()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
+        seconds = pool.submit(_step_seconds, case, device).result()
+    return settings["training"]["batch"] * settings["training"]["d_steps"] / seconds
+
+
 def _case(values: dict[str, Any], run: str) -> dict[str, Any]:
     """Return what decides the time of a step: the run without its length, the picture and the networks of its heads."""
     settings = dict(values["runs"][run])
@@ -115,8 +138,10 @@ def _judged_per_second(network: dict[str, Any], n: int = 128) -> float:
     return n / (time.perf_counter() - started)
 
 
-def _step_seconds(case: dict[str, Any]) -> float:
+def _step_seconds(case: dict[str, Any], device: str = "cpu") -> float:
     """Return the seconds of a step of a run, its own loop training it on noise."""
+    import torch
+
     from pygan.spec import parse
     from pygan.training.spec import TrainingSpec
 
@@ -129,7 +154,8 @@ def _step_seconds(case: dict[str, Any]) -> float:
     noise = _Noise(256, case["resolution"], case["channels"])
     names = [f"class {label}" for label in range(noise.classes)]
     config = case | {"seed": 0, "subset": None, "ticket": None, "continues": None}
-    train, run = _assembled(config, store=noise, held_out=noise, class_names=names)
+    where = torch.device(device)
+    train, run = _assembled(config, store=noise, held_out=noise, class_names=names, device=where)
     with TemporaryDirectory() as folder:
         train(run, spec, state_dir=Path(folder, "state"), out_dir=Path(folder))
         ticks = Path(folder, "stats.jsonl").read_text().splitlines()

@@ -14,6 +14,7 @@ ROWS = (
     (
         "pygan.errors",
         "pygan.spec",
+        "pygan.wording",
         "pygan.draws",
         "pygan.context",
         "pygan.assets",
