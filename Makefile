@@ -1,7 +1,12 @@
 # Every target sets up what it needs first; nothing is done twice.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
-BIN := .venv/bin
-DONE := .venv/.done
+#   make setup                      the environment in .venv
+#   make setup PYTHON=python3.13    with another Python (3.11 or newer)
+#   make setup TORCH_INDEX=URL      with torch and torchvision from the package index at URL, for example without CUDA
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+VENV ?= .venv
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+DONE := $(VENV)/.done
 PIP := $(BIN)/python -m pip install --no-compile -c constraints.txt
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 NATIVE := CMakeLists.txt setup.py pygan/ops/source_hash.py $(shell find csrc -type f)
@@ -11,13 +16,17 @@ NATIVE := CMakeLists.txt setup.py pygan/ops/source_hash.py $(shell find csrc -ty
 setup: $(DONE)/assets
 
 $(DONE)/venv:
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: pygan needs Python 3.11 or newer, got $(PYTHON) ($$($(PYTHON) --version 2>&1)):" \
+	    "install one and run \`make setup PYTHON=python3.11\`" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
 	mkdir -p $(DONE)
 	touch $@
 
 # torch comes first, so that the package finds it and builds pygan._C against it.
+# From an index of its own torchvision comes with it, because both have to be of one kind; later calls keep them.
 $(DONE)/torch: constraints.txt | $(DONE)/venv
-	$(PIP) torch
+	$(PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)' torch torchvision,torch)
 	touch $@
 
 $(DONE)/package: pyproject.toml $(NATIVE) $(DONE)/torch
@@ -25,7 +34,8 @@ $(DONE)/package: pyproject.toml $(NATIVE) $(DONE)/torch
 	touch $@
 
 $(DONE)/test: $(DONE)/package
-	$(PIP) -e '.[workflow,networks,test]'
+	$(PIP) 'pip>=25.1' # the first that knows dependency groups
+	$(PIP) -e '.[workflow,networks]' --group test
 	touch $@
 
 $(DONE)/assets: pygan/assets.py $(DONE)/package
@@ -65,7 +75,8 @@ lint: setup $(DONE)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check workflow
-	$(BIN)/snakemake --lint
+	@# Rules have no conda environment: they run in the one that Snakemake runs in.
+	! $(BIN)/snakemake --lint 2>&1 | grep '^ *\* ' | grep -v 'Specify a conda environment'
 
 clean:
-	rm -rf build dist *.egg-info pygan/_C.*.so .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info pygan/_C.*.so $(VENV) .pytest_cache .ruff_cache .hypothesis

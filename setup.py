@@ -1,7 +1,9 @@
 """Builds `pygan._C` by running CMake on CMakeLists.txt, the only list of native sources.
 
-Where a compiler, CMake, Ninja or a suitable torch is missing, the package is built without the extension and says so:
-it then runs on the reference operators. Everything else about the package is in pyproject.toml.
+Where a compiler, CMake, Ninja or a suitable torch is missing, the package is built without the extension. It then runs
+on the reference operators, and its first warning gives the reason, because pip hides what a build prints.
+`PYGAN_OPS=native pip install .` refuses to build without the extension, and `PYGAN_OPS=reference` does not try to.
+Everything else about the package is in pyproject.toml.
 """
 
 import importlib.util
@@ -14,6 +16,8 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_TORCH = (2, 13)  # as in CMakeLists.txt
@@ -37,17 +41,21 @@ def find_torch() -> Path | None:
 
 def why_not(torch_dir: Path | None) -> str | None:
     """Return what the extension cannot be built without and is missing, or None."""
+    if os.environ.get("PYGAN_OPS") == "reference":
+        return "PYGAN_OPS was reference during the build"
     if torch_dir is None:
-        return "torch is not installed"
+        return "torch was not installed before it"
+    if not (torch_dir / "lib" / "libtorch_cpu.so").is_file():
+        return f"{torch_dir} has no lib/libtorch_cpu.so: the operators can be built on Linux only"
     version = re.search(r"__version__ = '(\d+)\.(\d+)[^']*'", (torch_dir / "version.py").read_text(encoding="utf-8"))
     if version is not None and tuple(map(int, version.groups())) < OLDEST_TORCH:
-        return f"torch {version[1]}.{version[2]} is installed, but {'.'.join(map(str, OLDEST_TORCH))} is needed"
+        return f"torch {version[1]}.{version[2]} was installed, but {'.'.join(map(str, OLDEST_TORCH))} is needed"
     compilers = [os.environ["CXX"].split()[0]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     if not any(map(shutil.which, compilers)):
-        return f"there is no C++ compiler ({', '.join(compilers)})"
+        return f"there was no C++ compiler ({', '.join(compilers)})"
     for tool in ("cmake", "ninja"):
         if not shutil.which(tool):
-            return f"{tool} is not installed"
+            return f"{tool} was not installed"
     return None
 
 
@@ -66,15 +74,30 @@ class CMakeBuild(build_ext):
             f"-DPYGAN_CUDA={os.environ.get('PYGAN_CUDA', 'AUTO')}",
         ]
         for command in (configure, ["cmake", "--build", str(build)], ["cmake", "--install", str(build)]):
-            subprocess.run(command, check=True)
+            if subprocess.run(command, check=False).returncode != 0:
+                raise CompileError(
+                    f"the native operators cannot be built, `{' '.join(command[:2])}` failed as printed above; "
+                    "PYGAN_OPS=reference builds pygan without them"
+                )
+
+
+class BuildPython(build_py):
+    """Copies the modules and, where there is no extension, writes the reason for pygan/ops/extension.py to read."""
+
+    def run(self) -> None:
+        super().run()
+        if REASON is not None and not self.editable_mode:
+            Path(self.build_lib, "pygan", "ops", "not_built.txt").write_text(f"{REASON}\n")
 
 
 TORCH_DIR = find_torch()
 REASON = why_not(TORCH_DIR)
 if REASON is not None and {"bdist_wheel", "editable_wheel"} & set(sys.argv):  # not each time metadata is asked for
-    print(f"pygan is built without its native operators, because {REASON}", file=sys.stderr)
+    if os.environ.get("PYGAN_OPS") == "native":
+        sys.exit(f"PYGAN_OPS=native, but the native operators cannot be built: {REASON}")
+    print(f"pygan is built without its native operators: {REASON}", file=sys.stderr)
 
 setup(
     ext_modules=[Extension("pygan._C", [])] if REASON is None else [],
-    cmdclass={"build_ext": CMakeBuild},
+    cmdclass={"build_ext": CMakeBuild, "build_py": BuildPython},
 )

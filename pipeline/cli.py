@@ -25,8 +25,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import provenance
+from pipeline import granted, provenance
 from pygan.allocator import set_allocator
+from pygan.devices import take
 from pygan.errors import CannotWrite, ConfigError, DataError, MissingInput, PyganError, TryAgain
 from pygan.lock import held
 
@@ -95,8 +96,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--work", type=Path, default=work, help="folder of resumable state (default: $PYGAN_WORK or work)"
     )
-    parser.add_argument("--gpus", type=int, help="0 hides the GPUs from the stage (default: all visible ones)")
+    parser.add_argument(
+        "--gpus", type=int, default=0, help="GPUs that the stage takes of the visible ones (default: 0)"
+    )
+    parser.add_argument("--processes", type=int, default=1, help="processes of a training, each with a GPU of its own")
     arguments = parser.parse_args(argv)
+    arguments.given = sys.argv[1:] if argv is None else argv
     arguments.inputs = _inputs(parser, arguments.input)
     return arguments
 
@@ -116,13 +121,14 @@ def _run(main: Stage, arguments: argparse.Namespace) -> None:
     for path in (path for paths in arguments.inputs.values() for path in paths):
         if not path.exists():
             raise MissingInput(f"{path}: the input is not there; `snakemake --cores all reproduce` makes it")
-    if arguments.gpus == 0:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    device = take(arguments.gpus, arguments.processes)
+    granted.launch(arguments.processes, arguments.given)
     backend = _prepare_ops() if "csrc" in spec else None
     _set_threads(spec.get("threads", 1))
     _check_writable(arguments.out)
 
-    name = fingerprint(spec, arguments.inputs, backend=backend, on_cpu=arguments.gpus == 0)
+    name = fingerprint(spec, arguments.inputs, backend=backend, device=device["type"])
+    spec["device"] = device
     if int(os.environ.get("RANK", "0")) > 0:
         _help(main, spec, arguments, name)
         return

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli import run_stage
+from pipeline.granted import computed_on, device_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from pygan.diffusion.study import DiffusionSpec
@@ -34,10 +36,17 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     config = spec["config"]
     settings = parse(DiffusionSpec, config["diffusion"], "diffusion")
     measure = {"toy": _toy, "exact": _exact, "run": _run}[config["subject"]]
-    write_json(out / "diffusion.json", {"subject": config["subject"], **measure(config, settings, inputs, out)})
+    found = measure(config, settings, inputs, out, device_of(spec))
+    write_json(out / "diffusion.json", {"subject": config["subject"], "device": computed_on(spec), **found})
 
 
-def _toy(config: dict[str, Any], settings: "DiffusionSpec", inputs: dict[str, list[Path]], out: Path) -> dict[str, Any]:
+def _toy(
+    config: dict[str, Any],
+    settings: "DiffusionSpec",
+    inputs: dict[str, list[Path]],
+    out: Path,
+    device: "torch.device",
+) -> dict[str, Any]:
     from pygan.diffusion.toy import toy_study
     from pygan.metrics.memorization import RATIO, nn_ratio
     from pygan.metrics.neighbors import nearest
@@ -51,7 +60,11 @@ def _toy(config: dict[str, Any], settings: "DiffusionSpec", inputs: dict[str, li
 
 
 def _exact(
-    config: dict[str, Any], settings: "DiffusionSpec", inputs: dict[str, list[Path]], out: Path
+    config: dict[str, Any],
+    settings: "DiffusionSpec",
+    inputs: dict[str, list[Path]],
+    out: Path,
+    device: "torch.device",
 ) -> dict[str, Any]:
     import torch
 
@@ -60,7 +73,7 @@ def _exact(
     pool = torch.cat([_pictures(path) for path in inputs["pictures"]])
     entries, panels, numbers = [], {}, {}
     for n in settings.exact.sizes:
-        entry, pictures = exact_study(settings, n, pool, config["seed"])
+        entry, pictures = exact_study(settings, n, pool, config["seed"], device)
         train = pictures.pop("train")
         entry["copying"] = {}
         for name, samples in pictures.items():
@@ -79,7 +92,13 @@ def _exact(
     return {**record, "panels": panels, "numbers": numbers}
 
 
-def _run(config: dict[str, Any], settings: "DiffusionSpec", inputs: dict[str, list[Path]], out: Path) -> dict[str, Any]:
+def _run(
+    config: dict[str, Any],
+    settings: "DiffusionSpec",
+    inputs: dict[str, list[Path]],
+    out: Path,
+    device: "torch.device",
+) -> dict[str, Any]:
     import torch
 
     from pygan.data.store import Store
@@ -104,7 +123,7 @@ def _run(config: dict[str, Any], settings: "DiffusionSpec", inputs: dict[str, li
     real = divide(torch.cat([train, others[0], rest, others[1]]), len(chosen), settings, f"runs.{run}.subset")
     snapshots = []
     for path in sorted(inputs["snapshot"]):
-        G = load_generator(path)
+        G = load_generator(path).to(device)
         samples = as_float(sample(G, settings.samples, seed=seed, stream="diffusion"))
         copying, moved = _copying(samples, real.train, settings)
         copying["energy_distance"] = _from_held_out(samples, real.held_out)
@@ -124,12 +143,14 @@ def _run(config: dict[str, Any], settings: "DiffusionSpec", inputs: dict[str, li
     measured = copying | {"information": record["information"]["proxy"]}
     record["numbers"] = {run: measured, f"{run}_held_out": record["held_out"]}
     if hasattr(G, "denoiser"):
-        found, copied = run_study(settings, G.denoiser, real, mirror=config["mirror"], steps=G.steps, seed=seed)
+        found, copied = run_study(
+            settings, G.denoiser, real, mirror=config["mirror"], steps=G.steps, seed=seed, device=device
+        )
         of_optimum = {"energy_distance": _from_held_out(copied, real.held_out)}
         record |= found | {"optimum": _copying(copied, real.train, settings)[0] | of_optimum}
         record["numbers"][f"{run}_optimum"] = record["optimum"]
     if hasattr(G, "denoiser") and "other" in inputs:
-        models = (G, load_generator(inputs["other"][0]))
+        models = (G, load_generator(inputs["other"][0]).to(device))
         record["two_model_test"] = two_model_test(
             *(as_float(sample(model, settings.samples, seed=0, stream="diffusion/two_models")) for model in models)
         )

@@ -21,10 +21,11 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     import json
     import time
 
+    from pipeline.granted import computed_on, device_of
     from pygan.checkpoint import read_tensors, write_json
 
     started = time.monotonic()
-    config = spec["config"]
+    config, device = spec["config"], device_of(spec)
     run, nimg = {"methods": [], "n_images": None, "frozen": []}, None
     if config["subject"] == "run":
         run |= json.loads(inputs["run_json"][0].read_text())
@@ -32,10 +33,10 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     real = [read_tensors(path) for path in inputs["features"]]
     pictures, gen_c = None, None
     if config["subject"] != "real":
-        pictures, gen_c = _pictures(config, inputs, nimg, real[0][0]["test.labels"])
+        pictures, gen_c = _pictures(config, inputs, nimg, real[0][0]["test.labels"], device)
     metrics, protocol = {}, None
     for number, judge in enumerate([config, *config.get("also", ())]):
-        found, record = _judged(judge, number, config, inputs, real[number], pictures, gen_c, run)
+        found, record = _judged(judge, number, config, inputs, real[number], pictures, gen_c, run, device)
         metrics |= found
         protocol = protocol or record
     if config["subject"] == "run" and (pairs := metrics.get("memorized_moved", {}).get("pairs")):
@@ -52,6 +53,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             "nimg": nimg,
             "metrics": metrics,
             "protocol": protocol,
+            "device": computed_on(spec),
             "seconds": time.monotonic() - started,
         },
     )
@@ -66,6 +68,7 @@ def _judged(
     pictures,
     gen_c,
     run: dict[str, Any],
+    device,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Return what one judge finds, each number with its record, and the record that they have in common.
 
@@ -74,6 +77,7 @@ def _judged(
         real: its features of the real pictures, with their metadata.
         pictures: uint8 `[n_gen, C, H, W]`; None: the subject is the training split.
         gen_c: classes of the pictures; None: they have none.
+        device: that its network computes on.
     """
     import torch
 
@@ -84,7 +88,7 @@ def _judged(
     from pygan.spec import load_spec
 
     key = f"evaluate.also.{number - 1}" if number else "evaluate"
-    network = network_spec(judge["network"], f"{key}.network").build(Context(resolution=0))
+    network = network_spec(judge["network"], f"{key}.network").build(Context(resolution=0, device=device))
     features, metadata = real
     built = [load_spec("pygan.metrics", m, f"{key}.metrics.{i}").build() for i, m in enumerate(judge["metrics"])]
     n_gen = judge["n_gen"] or config["n_gen"]
@@ -116,7 +120,7 @@ def _judged(
         first=number == 0,
         labels=labels,
         training=training,
-        classify=getattr(network, "classifier", None),
+        classify=_classify(network, device),
         reference=Gaussian.from_tensors(features, "test"),
     )
     record = protocol_record(
@@ -129,6 +133,13 @@ def _judged(
     )
     record |= {"judge_in_training": network.name in {*run["frozen"], *run.get("looked_through", ())}}
     return {name: entry | {"record": record | entry.get("record", {})} for name, entry in found.items()}, record
+
+
+def _classify(network, device):
+    """Return what turns pooled features `[N, D]` into logits `[N, classes]`, both on the CPU; None: nothing does."""
+    if not hasattr(network, "classifier"):
+        return None
+    return lambda features: network.classifier(features.to(device)).cpu()
 
 
 def _training(config: dict[str, Any], inputs: dict[str, list[Path]], features, pictures, *, with_pixels: bool):
@@ -181,7 +192,7 @@ def _write_panel(path: Path, pairs: list[dict[str, Any]], pictures, train: Path)
     save_grid(path, pairs_grid(pictures, training, places, columns), columns)
 
 
-def _pictures(config: dict[str, Any], inputs: dict[str, list[Path]], nimg: int | None, test_labels):
+def _pictures(config: dict[str, Any], inputs: dict[str, list[Path]], nimg: int | None, test_labels, device):
     """Return the subject's pictures, uint8 `[n_gen, C, H, W]`, and the classes asked for; None: it has none.
 
     All classes alike, or by turns those of the test pictures in random order.
@@ -200,7 +211,7 @@ def _pictures(config: dict[str, Any], inputs: dict[str, list[Path]], nimg: int |
         if config["subject"] == "copycat":
             return training[torch.arange(n) % len(training)], None
         return pca_gaussian(training, n, seed=seed), None
-    G = load_generator({int(path.stem): path for path in inputs["snapshot"]}[nimg or 0])
+    G = load_generator({int(path.stem): path for path in inputs["snapshot"]}[nimg or 0]).to(device)
     classes = None
     if G.num_classes:
         order = permutation(0, "evaluate/classes", len(test_labels))

@@ -106,8 +106,9 @@ class Progress(logging.Handler):
         self._started: dict[int, float] = {}
         self._done: set[int] = set()
 
-    def begin(self) -> None:
-        """Tell what there is to do."""
+    def begin(self, device: str) -> None:
+        """Tell what there is to do and, in the sentence `device`, what computes it."""
+        self._say(device)
         jobs = list(self._remaining())
         self._say(f"{len(jobs)} jobs to do{self._time_left(jobs)}")
 

@@ -3,12 +3,17 @@
 import subprocess
 from typing import Any
 
+from pipeline.granted import device_of
+
 
 def record(spec: dict[str, Any]) -> dict[str, Any]:
     """Return versions, device, threads, op backend, revision and the digests of the stage's `spec`."""
     from pygan.environment import environment
 
-    return environment() | {"git": _revision(), "digests": {key: spec.get(key) for key in ("code", "csrc", "raw")}}
+    return environment(device_of(spec), spec.get("device", {}).get("why")) | {
+        "git": _revision(),
+        "digests": {key: spec.get(key) for key in ("code", "csrc", "raw")},
+    }
 
 
 def _revision() -> str | None:

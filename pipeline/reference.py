@@ -20,6 +20,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     import numpy as np
     import torch
 
+    from pipeline.granted import computed_on, device_of
     from pygan.checkpoint import write_json, write_tensors
     from pygan.context import Context
     from pygan.data.store import Store
@@ -28,7 +29,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     from pygan.metrics.resize import PROTOCOLS
 
     config, features, labels = spec["config"], {}, {}
-    network = network_spec(config["network"], "network").build(Context(resolution=0))
+    network = network_spec(config["network"], "network").build(Context(resolution=0, device=device_of(spec)))
     for split in ("train", "validation", "test"):
         store = Store(inputs[split][0])
         features[split] = extract(torch.from_numpy(store.read(np.arange(len(store)))), network)
@@ -42,6 +43,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             "network": f"{network.name} {network.resolution}px",
             "network_sha256": network.sha256,
             "resize": PROTOCOLS[network.protocol],
+            "device": computed_on(spec),
             "counts": {split: len(value) for split, value in features.items()},
         },
     )

@@ -22,6 +22,9 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         DataError: a file is malformed, or two protocols of a metric would share a table.
     """
     from pygan.errors import DataError, MissingInput
+    from pygan.optional import require_packages
+
+    require_packages("the report", "jinja2", "matplotlib")
     from pygan.report.so_far import write_report
 
     config = spec["config"]

@@ -14,13 +14,15 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         inputs: the candidates `snapshot` and the real `features`.
         out: gets `selected.json`.
     """
+    from pipeline.granted import computed_on, device_of
     from pygan.checkpoint import read_tensors, write_json
     from pygan.context import Context
     from pygan.metrics.base import network_spec
     from pygan.metrics.selection import select
 
     config = spec["config"]
-    network = network_spec(config["network"], "evaluate.network").build(Context(resolution=0))
+    ctx = Context(resolution=0, device=device_of(spec))
+    network = network_spec(config["network"], "evaluate.network").build(ctx)
     chosen = select(
         inputs["snapshot"],
         read_tensors(inputs["features"][0])[0]["validation"],
@@ -29,7 +31,8 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
         seed=config["seed"],
         network=network,
     )
-    write_json(out / "selected.json", {"run": config["run"], "seed": config["seed"], **chosen})
+    names = {"run": config["run"], "seed": config["seed"]}
+    write_json(out / "selected.json", names | chosen | {"device": computed_on(spec)})
 
 
 if __name__ == "__main__":

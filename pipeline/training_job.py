@@ -16,6 +16,7 @@ class TrainingJob:
     def __init__(self, spec: dict[str, Any], inputs: dict[str, list[Path]]) -> None:
         import json
 
+        from pipeline.granted import device_of
         from pipeline.start import start_snapshot
         from pygan.checkpoint import read_tensors
         from pygan.data.store import Store
@@ -23,7 +24,7 @@ class TrainingJob:
         from pygan.training.distributed import join
         from pygan.training.spec import TrainingSpec
 
-        self.spec, self.config, self.ranks = spec, spec["config"], join()
+        self.spec, self.config, self.ranks = spec, spec["config"], join(device_of(spec).type)
         self.training = parse(TrainingSpec, self.config["training"], "training")
         self.init, self.init_nimg = None, 0
         if "init" in inputs:

@@ -26,7 +26,7 @@ from pygan.data.sources import folder
 from pygan.errors import DataError
 from pygan.folder_pictures import choose_resolution, held_out_share, too_few
 from pygan.recipes import FEW, Recipe, recipe
-from pygan.wording import counted, duration
+from pygan.wording import duration, number_of
 
 LOOKED_AT = 5_000
 """Pictures that are decoded at most, spread evenly over all of them."""
@@ -282,12 +282,12 @@ def _facts(found: Findings) -> list[str]:
     few, many = (pick(counts, key=counts.get) for pick in (min, max))
     widths, heights = zip(*found.sizes, strict=True)
     lines = [
-        f"{counted(found.n, 'picture')}, {found.n_train} of them to train with, the others to choose and to measure by",
+        f"{number_of(found.n, 'picture')}, {found.n_train} of them to train with, the others to choose and measure by",
         *found.left_out,
     ]
     if len(counts) > 1:
         lines.append(
-            f"{counted(len(counts), 'class')} of {counts[few]} ({few}) to {counted(counts[many], 'picture')} ({many}), "
+            f"{len(counts)} classes of {counts[few]} ({few}) to {number_of(counts[many], 'picture')} ({many}), "
             f"imbalance {found.imbalance:.1f}"
         )
     else:
@@ -299,9 +299,8 @@ def _facts(found: Findings) -> list[str]:
     return lines
 
 
-def _are(n: int, noun: str, verbs: tuple[str, str] = ("is", "are")) -> str:
-    """Return a number, its noun and the verb that agrees with them."""
-    return f"{counted(n, noun)} {verbs[n != 1]}"
+def _are(n: int) -> str:
+    return number_of(n, "picture is", "pictures are")
 
 
 def _oblong(found: Findings) -> int:
@@ -319,7 +318,7 @@ def _warnings(found: Findings, resolution: int, fit: Fit) -> list[str]:
     lines = []
     if found.unreadable:
         name, why = found.unreadable[0]
-        lines.append(f"{counted(len(found.unreadable), 'picture')} cannot be read, the first is {name} ({why})")
+        lines.append(f"{number_of(len(found.unreadable), 'picture')} cannot be read, the first is {name} ({why})")
     if found.copies:
         copies = "1 exact copy" if found.copies == 1 else f"{found.copies} exact copies"
         lines.append(f"{copies}: pictures that are there twice count twice, remove them unless you mean that")
@@ -331,19 +330,18 @@ def _warnings(found: Findings, resolution: int, fit: Fit) -> list[str]:
             "is; remove them, or deal them yourself to folders train, validation and test"
         )
     if small := _small(found, resolution, fit):
-        lines.append(f"{_are(small, 'picture')} smaller than {resolution} pixels and will be enlarged, which blurs")
+        lines.append(f"{_are(small)} smaller than {resolution} pixels and will be enlarged, which blurs")
     if oblong := _oblong(found):
-        lines.append(f"{_are(oblong, 'picture')} more than twice as long as wide: see --fit")
+        lines.append(f"{_are(oblong)} more than twice as long as wide: see --fit")
     if transparent := found.modes["transparent"]:
-        lines.append(f"{_are(transparent, 'picture', ('has', 'have'))} transparent parts, which become white")
+        count = number_of(transparent, "picture has", "pictures have")
+        lines.append(f"{count} transparent parts, which become white")
     if (gray := found.modes["gray"]) and found.modes["color"] + found.modes["transparent"]:
-        lines.append(f"{_are(gray, 'picture')} gray among colored ones: some generated pictures will be gray, too")
+        lines.append(f"{_are(gray)} gray among colored ones: some generated pictures will be gray, too")
     single = [name for name, count in found.class_counts.items() if count == 1]
     if single and len(found.class_counts) > 1:
-        lines.append(
-            f"{_are(len(single), 'class', ('has', 'have'))} a single picture ({', '.join(single[:3])}), which can only "
-            "be copied"
-        )
+        count = number_of(len(single), "class has", "classes have")
+        lines.append(f"{count} a single picture ({', '.join(single[:3])}), which can only be copied")
     return lines
 
 

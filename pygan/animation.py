@@ -1,13 +1,12 @@
-"""Moving pictures: GIF and WebP by Pillow, MP4 by PyAV (extra `video`)."""
+"""Moving pictures: GIF and WebP by Pillow, MP4 by PyAV (the optional package av)."""
 
-import importlib.util
 from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from pygan.checkpoint import atomic_path
-from pygan.errors import MissingInput
+from pygan.optional import require_packages
 from pygan.sampling import picture
 
 _PILLOW = {".gif": ("GIF", {}), ".webp": ("WEBP", {"lossless": True})}
@@ -23,8 +22,8 @@ def check_suffix(path: Path) -> None:
     """
     if path.suffix not in _SUFFIXES:
         raise ValueError(f"{path}: got the suffix {path.suffix!r}, expected {', '.join(_SUFFIXES)}")
-    if path.suffix == ".mp4" and importlib.util.find_spec("av") is None:
-        raise MissingInput(f"{path}: the suffix .mp4 needs the package av: `pip install 'pygan[video]'`")
+    if path.suffix == ".mp4":
+        require_packages(f"{path}: the suffix .mp4", "av")
 
 
 def save_animation(path: Path, img: Tensor, fps: int = 15, scale: int = 2) -> None:

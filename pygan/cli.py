@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pygan import cli_weights
+from pygan import __version__, cli_weights
 from pygan.errors import PyganError, Stopped
 from pygan.recipes import RECIPES
 
@@ -46,16 +46,33 @@ def _spoken(verb: Callable[..., None]) -> Callable[..., None]:
 cli_weights.add_to(app, _spoken)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pygan {__version__}")
+        raise typer.Exit()
+
+
 @app.callback()
-def _pygan() -> None:
+def _pygan(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Train image generators on little data."""
+
+
+_Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs that the study may use; default: all visible ones.")]
 
 
 @app.command()
 @_spoken
-def check(config: Annotated[Path, typer.Argument(help="Study file, for example config/config.yaml.")]) -> None:
+def check(
+    config: Annotated[Path, typer.Argument(help="Study file, for example config/config.yaml.")],
+    gpus: _Gpus = None,
+) -> None:
     """Check a study file before anything is computed: keys, types, combinations, and the files it needs."""
     from pygan.config import check_files, load
+    from pygan.devices import study_sentence, visible_gpus
 
     study = load(config)
     check_files(study)
@@ -64,6 +81,8 @@ def check(config: Annotated[Path, typer.Argument(help="Study file, for example c
     parts += ["the theory of Reg-DGM"] if study.theory else []
     parts += ["what diffusion models owe their training set"] if study.diffusion else []
     typer.echo(f"{config}: ok ({' and '.join(parts)})")
+    if study.runs:
+        typer.echo(study_sentence(len(visible_gpus().ids) if gpus is None else gpus, study.processes))
 
 
 @app.command("plan")
@@ -71,11 +90,16 @@ def check(config: Annotated[Path, typer.Argument(help="Study file, for example c
 def plan_(
     config: Annotated[Path, typer.Argument(help="Study file, for example config/config.yaml.")],
     cores: Annotated[int | None, typer.Option(min=1, help="Jobs side by side; default: all cores.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="GPUs that the study may use; default: all visible ones.")
+    ] = None,
 ) -> None:
     """Print the jobs of a study and how long they will take here, some training steps of every run being measured."""
+    from pygan.devices import visible_gpus
     from pygan.plan import available_cores, make_plan
 
-    typer.echo(make_plan(config, cores or available_cores(), lambda line: typer.echo(line, err=True)))
+    gpus = len(visible_gpus().ids) if gpus is None else gpus
+    typer.echo(make_plan(config, cores or available_cores(), gpus, lambda line: typer.echo(line, err=True)))
 
 
 @app.command()
@@ -83,6 +107,9 @@ def plan_(
 def report(results: Annotated[Path, typer.Argument(help="Folder of the results.")] = Path("results")) -> None:
     """Render what has finished of a study that is running or was interrupted."""
     from pygan.errors import DataError, MissingInput
+    from pygan.optional import require_packages
+
+    require_packages("the report", "jinja2", "matplotlib")
     from pygan.report.so_far import write_so_far
 
     try:
@@ -200,7 +227,7 @@ def advise(data: Annotated[Path, typer.Argument(help="Folder or .zip of pictures
         from pygan.speeds import images_per_second
 
     device, _ = choose()
-    typer.echo(advice(data, device.type, rate=lambda config, side: images_per_second(config, side, device.type)))
+    typer.echo(advice(data, device.type, rate=images_per_second))
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from pygan import (
 from pygan.checkpoint import read_tensors
 from pygan.config_combinations import check_combinations, check_labels, networks_in_training
 from pygan.config_measurements import check_measurements
-from pygan.config_reading import read_yaml, sentence
+from pygan.config_reading import read_json, read_yaml, sentence
 from pygan.context import Context
 from pygan.data import sources
 from pygan.data.subset import Subset
@@ -267,8 +267,8 @@ def load(path: Path) -> Study:
     """Return the checked study of a file.
 
     Raises:
-        ConfigError: no YAML, a key that is unknown, missing, twice there or of the wrong type, or a combination that
-            cannot run; the message begins with the file and the key.
+        ConfigError: no YAML (JSON where the suffix is .json), a key that is unknown, missing, twice there or of the
+            wrong type, or a combination that cannot run; the message begins with the file and the key.
         MissingInput: there is no such file.
     """
     try:
@@ -278,7 +278,7 @@ def load(path: Path) -> Study:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text ({error})") from error
     try:
-        study = parse_study(read_yaml(text))
+        study = parse_study((read_json if path.suffix == ".json" else read_yaml)(text))
         check(study)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

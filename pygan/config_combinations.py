@@ -28,6 +28,7 @@ def check_combinations(study: Study) -> None:
         known(f"runs.{name}.dataset", run.dataset, study.datasets)
         _check_family(name, run)
         _check_networks(study, name, run)
+        _check_batches(study, name, run)
         _check_discriminators(study, name, run)
         _check_classes(name, run)
         _check_start(study, name, run)
@@ -102,7 +103,7 @@ def _check_family(name: str, run: Run) -> None:
         )
     if run.continues is not None and set(run.continues.reset) - {"optimizers"}:
         raise ConfigError(f"{key}.continues.reset: {kind} is a denoiser, of which only the optimizers can be reset")
-    for field in ("d_steps", "g_batch"):
+    for field in ("d_steps", "g_batch", "g_lazy_every"):
         if getattr(run.training, field) not in (None, 1):
             raise ConfigError(f"{key}.training.{field}: {kind} is a denoiser, expected the key to be left out")
 
@@ -138,6 +139,22 @@ def _check_networks(study: Study, name: str, run: Run) -> None:
             run.augment.build(_context(study, run))
         except ValueError as error:
             raise ConfigError(f"runs.{name}: {error}") from error
+
+
+def _check_batches(study: Study, name: str, run: Run) -> None:
+    """Check that the processes can share the batches, and that the networks can compute their parts."""
+    training = run.training
+    for key, batch in (("batch", training.batch), ("g_batch", training.g_batch or training.batch)):
+        if batch % study.processes:
+            raise ConfigError(
+                f"runs.{name}.training.{key}: got {batch}, expected a multiple of the {study.processes} processes"
+            )
+        if hasattr(run.base, "check_micro_batch"):
+            for n in sorted(training.micro_batches(batch // study.processes)):
+                try:
+                    run.base.check_micro_batch(n)
+                except ConfigError as error:
+                    raise ConfigError(f"runs.{name}.base.{error} (training.{key}, batch_gpu and processes)") from error
 
 
 def _context(study: Study, run: Run) -> Context:

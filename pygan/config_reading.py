@@ -1,6 +1,7 @@
 """Reading a study file: YAML without its pitfalls, and what pydantic finds wrong as a sentence that names the key."""
 
 import difflib
+import json
 from typing import Any
 
 import yaml
@@ -36,6 +37,14 @@ def read_yaml(text: str) -> Any:
         raise ConfigError(f"line {line}: not YAML ({error.problem})") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"not YAML ({error})") from error
+
+
+def read_json(text: str) -> Any:
+    """Return what a JSON text holds; ConfigError names the line of what is no JSON."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"line {error.lineno}: not JSON ({error.msg})") from error
 
 
 def sentence(error: ValidationError, schema: dict[str, Any]) -> str:

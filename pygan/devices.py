@@ -3,16 +3,21 @@
 Only the standard library is imported at the top, because the workflow counts GPUs whenever it is parsed.
 """
 
+import fcntl
 import os
+import platform
 import re
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pygan.errors import ConfigError
+from pygan.wording import number_of
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +36,7 @@ class Gpus:
 def visible_gpus() -> Gpus:
     """Return the GPUs that the PyTorch of this environment can use, without importing it.
 
-    `nvidia-smi` lists the GPUs (the device files do where it is missing), and CUDA_VISIBLE_DEVICES selects among them as
+    `nvidia-smi` lists the GPUs, or the device files do where it is missing. CUDA_VISIBLE_DEVICES selects among them as
     CUDA reads it: up to the first entry that names no GPU.
     """
     if not _torch_has_cuda():
@@ -41,17 +46,13 @@ def visible_gpus() -> Gpus:
     if not listed:
         return Gpus((), "no GPU is visible")
     if asked is None:
-        return Gpus(tuple(listed), _number(len(listed)))
+        return Gpus(tuple(listed), number_of(len(listed), "GPU"))
     chosen = []
     for entry in map(str.strip, asked.split(",")):
         if not _names_one(entry, listed) or entry in chosen:
             break
         chosen.append(entry)
-    return Gpus(tuple(chosen), f"CUDA_VISIBLE_DEVICES={asked} leaves {len(chosen)} of {_number(len(listed))}")
-
-
-def _number(n: int) -> str:
-    return "1 GPU" if n == 1 else f"{n} GPUs"
+    return Gpus(tuple(chosen), f"CUDA_VISIBLE_DEVICES={asked} leaves {len(chosen)} of {number_of(len(listed), 'GPU')}")
 
 
 def _names_one(entry: str, listed: list[str]) -> bool:
@@ -86,6 +87,100 @@ def _torch_has_cuda() -> bool:
     return bool(re.search(r"^cuda\b[^=]*= '", version.read_text(encoding="utf-8"), re.MULTILINE))
 
 
+def claim(n: int, gpus: Gpus, folder: Path | None = None) -> tuple[str, ...]:
+    """Take `n` GPUs for this process and all that it starts, those first that the fewest programs have taken.
+
+    CUDA_VISIBLE_DEVICES names them from then on, so this comes before CUDA starts. A locked file stands for a GPU that
+    is taken. The kernel drops the lock when the last process that inherited it ends, however it ends.
+
+    Args:
+        n: how many, at least 1.
+        gpus: among which.
+        folder: of the locked files; None: the system's folder for temporary files.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    if n > len(gpus.ids):
+        raise ConfigError(f"gpus: got {n}, expected at most {len(gpus.ids)} ({gpus.why})")
+    folder = folder or Path(tempfile.gettempdir())
+    taken: list[str] = []
+    for turn in count():
+        for gpu in gpus.ids:
+            if len(taken) < n and gpu not in taken and _lock(gpu, turn, folder):
+                taken.append(gpu)
+        if len(taken) == n:
+            break
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
+    return tuple(taken)
+
+
+def _lock(gpu: str, turn: int, folder: Path) -> bool:
+    """Whether this process is the one that has taken `gpu` in turn `turn`; the file stays open as long as it runs."""
+    path = folder / f"pygan-{os.getuid()}-{gpu}-{turn}.lock"
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return False
+    os.set_inheritable(file, True)
+    return True
+
+
+def take(gpus: int, processes: int = 1) -> dict[str, str]:
+    """Take GPUs for this process and all that it starts, or hide them all; return the `type` of device and `why`.
+
+    Args:
+        gpus: how many the program may use.
+        processes: of a training; each one has a GPU of its own where the program may use any.
+
+    Raises:
+        ConfigError: there is not one GPU for each process, or fewer GPUs are visible than were granted.
+    """
+    if gpus not in (0, processes):
+        raise ConfigError(
+            f"--gpus: got {gpus} for {number_of(processes, 'process', 'processes')}, expected {processes}, one for "
+            "each, or 0, which computes on the CPU"
+        )
+    visible = visible_gpus()
+    if gpus:
+        if not is_launched():  # torchrun's processes see what the job has taken
+            claim(gpus, visible)
+        return {"type": "cuda", "why": f"{number_of(gpus, 'GPU')} granted"}
+    if processes == 1 or is_launched():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    return {"type": "cpu", "why": f"no GPU granted, of {visible.why}" if visible.ids else visible.why}
+
+
+def is_launched() -> bool:
+    """Return whether torchrun started this process."""
+    return "RANK" in os.environ
+
+
+def study_sentence(gpus: int, processes: int = 1) -> str:
+    """Return the sentence that says which device the trainings of a study compute on, and why.
+
+    Args:
+        gpus: how many the study may use.
+        processes: of each training.
+
+    Raises:
+        ConfigError: a training has more processes than the study has GPUs.
+    """
+    visible = visible_gpus()
+    if 0 < gpus < processes:
+        raise ConfigError(
+            f"processes: got {processes} with {number_of(gpus, 'GPU')}, expected at most one process per GPU, or "
+            "`--resources gpu=0`, which computes on the CPU"
+        )
+    if gpus:
+        return f"Trainings compute on {number_of(gpus, 'GPU')}, {number_of(processes, 'GPU')} each ({visible.why})."
+    if visible.ids:
+        return f"Trainings compute on the CPU, because the study may use 0 of {number_of(len(visible.ids), 'GPU')}."
+    return f"Trainings compute on the CPU, because {visible.why}."
+
+
 def choose(asked: str | None = None) -> tuple["torch.device", str]:
     """Return the device to compute on and why.
 
@@ -107,5 +202,23 @@ def choose(asked: str | None = None) -> tuple["torch.device", str]:
         return torch.device("cpu"), "as asked for"
     number = int(match[1] or 0)
     if number >= gpus:
-        raise ConfigError(f"device: got {asked}, but PyTorch can use {_number(gpus)} ({visible_gpus().why})")
+        raise ConfigError(f"device: got {asked}, but PyTorch can use {number_of(gpus, 'GPU')} ({visible_gpus().why})")
     return torch.device("cuda", number), "as asked for"
+
+
+def described(device: "torch.device", why: str | None = None) -> dict[str, str]:
+    """Return kind and name of the device that computed a result, and why it was that one, ready for JSON."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {"type": device.type, "name": name, "machine": platform.machine()} | ({"why": why} if why else {})
+
+
+def _cpu_name() -> str:
+    """Return the processor's model name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()

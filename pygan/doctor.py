@@ -1,4 +1,4 @@
-"""What `pygan doctor` prints: versions, compiler, CUDA, the operators in use and why, and the assets that are there."""
+"""What `pygan doctor` prints: versions, machine, compiler, GPUs, the operators in use and why, and the assets."""
 
 import importlib.metadata
 import os
@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import warnings
+from pathlib import Path
 
 import torch
 
@@ -14,7 +15,11 @@ import pygan
 from pygan import assets, ops
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pydantic", "safetensors", "lmdb", "pillow", "scipy", "scikit-learn")
-_OPTIONAL_PACKAGES = ("snakemake", "matplotlib", "jinja2", "h5py", "onnx", "onnxscript", "onnxruntime", "av")
+_OPTIONAL_PACKAGES = (
+    *("snakemake", "matplotlib", "jinja2", "h5py", "onnx", "onnxscript", "onnxruntime"),
+    *("av", "timm", "tensorboard"),
+)
+_TESTED = ("Linux", "x86_64")
 
 
 def report() -> dict[str, object]:
@@ -25,11 +30,7 @@ def report() -> dict[str, object]:
     """
     return {
         "versions": _versions(),
-        "platform": {
-            "system": platform.platform(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
+        "platform": _platform(),
         "compiler": _compiler(),
         "cuda": _cuda(),
         "ops": _ops(),
@@ -43,11 +44,29 @@ def text(facts: dict[str, object]) -> str:
     for topic, values in facts.items():
         lines.append(topic)
         if isinstance(values, dict):
-            lines += [f"  {name}: {'-' if value is None else value}" for name, value in values.items()]
+            lines += [f"  {name}: {_shown(value)}" for name, value in values.items()]
         else:
             assert isinstance(values, list)  # the assets
             lines += [f"  {entry['file']}: {entry['state']}" for entry in values]
     return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    if value in (None, ""):
+        return "-"
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
+
+
+def _platform() -> dict[str, object]:
+    here = Path.cwd()
+    tested = (platform.system(), platform.machine()) == _TESTED
+    return {
+        "system": platform.platform(),
+        "supported": "yes" if tested else f"untested: the tests run on {' '.join(_TESTED)}",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "free disk": f"{shutil.disk_usage(here).free / 1e9:.1f} GB in {here}",
+    }
 
 
 def _versions() -> dict[str, str | None]:
@@ -79,16 +98,22 @@ def _compiler() -> dict[str, str | None]:
 
 
 def _cuda() -> dict[str, object]:
-    available = torch.cuda.is_available()
     return {
         "torch built for": torch.version.cuda,
         "nvcc": _first_line("nvcc", "--version", pattern="release [0-9.]+"),
-        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if available else [],
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "visible GPUs": _gpus() if torch.cuda.is_available() else [],
     }
+
+
+def _gpus() -> list[str]:
+    """Name, memory and compute capability of every GPU that torch sees."""
+    found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [f"{gpu.name} ({gpu.total_memory / 1e9:.0f} GB, {gpu.major}.{gpu.minor})" for gpu in found]
 
 
 def _ops() -> dict[str, object]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the reason is part of the report
         active = ops.backend()
-    return {"backend": active, "reason": ops.backend_reason(), "build": ops.build_info() or None}
+    return {"backend": active, "reason": ops.backend_reason()} | ops.build_info()

@@ -19,8 +19,9 @@ from torch.nn.utils import parametrize
 
 from pygan.checkpoint import atomic_path, write_tensors
 from pygan.draws import Draws
-from pygan.errors import MissingInput, NumericalError
+from pygan.errors import NumericalError
 from pygan.ops import plain_operators
+from pygan.optional import require_packages
 from pygan.sampling import Model, export_sparse, untrained_generator
 
 Format = Literal["safetensors", "sparse", "onnx", "torchscript"]
@@ -121,9 +122,7 @@ def _write_torchscript(model: Model, path: Path, inputs: tuple[Tensor, ...]) -> 
 
 
 def _write_onnx(model: Model, path: Path, inputs: tuple[Tensor, ...]) -> tuple[str, Generate]:
-    for package in ("onnx", "onnxscript"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingInput(f"the format onnx needs the package {package}: `pip install 'pygan[export]'`")
+    require_packages("the format onnx", "onnx", "onnxscript")
     names = ["z", "c"][: len(inputs)]
     any_number = torch.export.Dim("N", min=1)
     with plain_operators():

@@ -12,7 +12,7 @@ from pygan.data.pictures import SPLITS, Fit
 from pygan.data.prepare import prepare
 from pygan.data.sources import folder
 from pygan.errors import DataError
-from pygan.wording import counted
+from pygan.wording import number_of
 
 _LARGEST = {"cpu": 64}
 """Side chosen at most where none is asked for, pixels; on other devices 256."""
@@ -61,7 +61,7 @@ def too_few(counts: Mapping[str, int], n: int) -> str | None:
         return None
     return (
         f"got {counts['train']} to train with, {counts['validation']} to choose by and {counts['test']} to measure by, "
-        f"expected at least {AT_LEAST} of each: add {counted(missing, 'picture')} or more"
+        f"expected at least {AT_LEAST} of each: add {number_of(missing, 'picture')} or more"
     )
 
 
@@ -81,9 +81,10 @@ def prepared(
             scratch.write_text("file\treason\n" + "".join(f"{_field(name)}\t{_field(why)}\n" for name, why in rows))
         if rejected and not skip_bad:
             name, why = rejected[0]
+            count = number_of(len(rejected), "picture")
             raise DataError(
-                f"{pictures}: {counted(len(rejected), 'picture')} can't be used, the first is {name} ({why}); all are "
-                f"in {listed}: repair them, or leave them out with --skip-bad"
+                f"{pictures}: {count} can't be used, the first is {name} ({why}); all are in {listed}: repair them, or "
+                "leave them out with --skip-bad"
             )
         lacking = too_few(counts, found.n)
         if lacking is not None:

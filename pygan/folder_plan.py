@@ -27,7 +27,7 @@ from pygan.recipes import FEW, Recipe, budget, recipe
 from pygan.sampling import snapshot_path
 from pygan.spec import load_spec
 from pygan.training.init_from import read_snapshot
-from pygan.wording import counted
+from pygan.wording import number_of
 
 Say = Callable[[str], None]
 
@@ -35,12 +35,12 @@ PACKAGED_BANK = (("efficientnet_lite0", 48), ("open_nsfw", 64), ("mtcnn_onet", N
 """Networks of `pygan assets install` and the side at which they see small pictures; None: they have their own side.
 MobileNetV2 is none of them, because it measures the result."""
 PUBLISHED_BANK = (
-    {"kind": "swin"},
+    {"kind": "swin", "mean": "clip"},
     {"kind": "clip_vit"},
     {"kind": "dino_vit", "mean": "clip"},
     {"kind": "vgg16"},
-    {"kind": "swin", "training": "coco"},
     {"kind": "swin", "training": "ade20k"},
+    {"kind": "swin", "training": "coco"},
 )
 """The published bank without its two networks for faces."""
 _LARGEST_VIEW = 224
@@ -129,8 +129,8 @@ def place(settings: Settings) -> Place:
             raise ConfigError(f"--device: got {settings.device}, but {count} processes have a GPU each: expected cuda")
         if gpus < count:
             raise ConfigError(
-                f"--processes: got {count}, expected at most {gpus}, because a process has a GPU of its own and "
-                f"PyTorch can use {counted(gpus, 'GPU')} ({devices.visible_gpus().why}); --device cpu trains on the CPU"
+                f"--processes: got {count}, expected at most {gpus}, because a process has a GPU of its own "
+                f"({devices.visible_gpus().why}); --device cpu trains on the CPU"
             )
     if settings.precision == "fp16" and device.type == "cpu":
         raise ConfigError(f"--precision: got fp16, expected fp32 or bf16 on the CPU, which trains ({why})")
@@ -423,7 +423,7 @@ def _of_pictures(settings: Settings, manifest: dict[str, Any], others: Sequence[
     line = (
         f"pictures: {sum(counts.values())} kept, {counts['train']} of them to train with and {counts['validation']} + "
         f"{counts['test']} to choose and to measure by{rejected if manifest['rejected'] else ''}, "
-        f"{counted(manifest['duplicates'], 'duplicate')}, {counted(len(others), 'other file')} left alone"
+        f"{number_of(manifest['duplicates'], 'duplicate')}, {number_of(len(others), 'other file')} left alone"
     )
     return "\n  ".join([line, *formats.left_out(others)])
 

@@ -184,12 +184,9 @@ def _train_together(out: Path, stage: Stage, where: Place, threads: int | None) 
         left.unlink(missing_ok=True)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(where.processes)]
     share = threads or max((os.cpu_count() or 1) // where.processes, 1)
-    environment = os.environ | {"OMP_NUM_THREADS": str(share)}
-    if where.device.type == "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    command = [sys.executable, *launcher, "-m", "pygan.folder_training", str(out), stage.name]
+    command = [sys.executable, *launcher, "-m", "pygan.folder_training", str(out), stage.name, where.device.type]
     # a session of their own: Ctrl-C of the terminal reaches this process alone, which passes it on
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": str(share)}, start_new_session=True)
     with _signals_restored():
         _wait(process, folder / "pid")
     failures = [json.loads(file.read_text()) for file in sorted(folder.glob("failure-*.json"))]
@@ -239,15 +236,15 @@ def _announced(batch: Batch, pid: Path) -> Batch:
 
 
 def main(arguments: list[str]) -> None:
-    """Train a stage of the run in a folder as one of torchrun's processes.
+    """Train a stage as one of torchrun's processes; the arguments are folder of the run, name and kind of device.
 
     An error goes to the process that started torchrun in a file; one that all processes share, because a signal asked
     for it, is no failure of this one.
     """
-    out, name = Path(arguments[0]), arguments[1]
+    out, name, device = Path(arguments[0]), arguments[1], arguments[2]
     plan = json.loads((out / "plan.json").read_text())
     (stage,) = (stage for stage in stages(out, plan) if stage.name == name)
-    ranks = join()
+    ranks = join(device)
     folder = stage.folder / "processes"
     try:
         if ranks.is_first:

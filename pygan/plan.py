@@ -19,7 +19,9 @@ from typing import Any
 from pygan.checkpoint import write_json
 from pygan.config import Study, check_files, load
 from pygan.config_combinations import selected_runs, start_nimg
+from pygan.devices import study_sentence
 from pygan.speeds import Speeds, measure
+from pygan.wording import number_of
 
 PREPARE, METRICS, PROBE, PRUNE, THEORY, REPORT = 2.0, 4.0, 1.0, 1.0, 60.0, 15.0
 """Seconds beside the start of the process and the judge's pictures: to decode a packaged data set, to compute the
@@ -42,6 +44,9 @@ STAGES = (
     "report",
 )
 """In the order in which they are shown."""
+ON_A_GPU = ("reference", "train", "probe", "select", "evaluate", "anchor", "diffusion")
+"""Whose jobs take a GPU each where the study may use any. The toy of the diffusion study and the anchor of real
+pictures take none; they are short and counted with their stage."""
 _RULES = {
     "anchor real": "anchor_real",
     "theory theory": "theory",
@@ -71,6 +76,10 @@ class Plan:
 
     name: str
     cores: int
+    gpus: int
+    """0: everything is computed on the CPU."""
+    device: str
+    """What the trainings compute on and why, in words."""
     jobs: list[Job]
     step: dict[str, float]
     """Run -> seconds of a training step."""
@@ -78,6 +87,8 @@ class Plan:
     """Seconds of the longest chain of jobs of which each one waits for the one before."""
     threads: int = 1
     """Cores of a training."""
+    processes: int = 1
+    """Of a training, each with a GPU of its own where the study may use any."""
 
     @property
     def core_seconds(self) -> float:
@@ -86,13 +97,23 @@ class Plan:
 
     @property
     def wall_seconds(self) -> float:
-        """By all cores; never less than the longest chain."""
-        return max(self.core_seconds / self.cores, self.chain)
+        """By all cores and GPUs; never less than the longest chain."""
+        walls = [self.core_seconds / self.cores, self.chain]
+        if self.gpus:
+            walls.append(self.gpu_seconds / self.gpus)
+        return max(walls)
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Of all jobs that compute on a GPU, times the GPUs that each of them takes."""
+        jobs = (job for job in self.jobs if job.stage in ON_A_GPU)
+        return sum(job.n * job.seconds * (self.processes if job.stage == "train" else 1) for job in jobs)
 
     def plain(self) -> dict[str, Any]:
         """Return what the workflow reads when it tells what is left."""
         return {
             "cores": self.cores,
+            "gpus": self.gpus,
             "wall_seconds": self.wall_seconds,
             "step_seconds": self.step,
             "seconds": {job.name: job.seconds for job in self.jobs},
@@ -104,8 +125,13 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def make_plan(config: Path, cores: int, say: Callable[[str], None]) -> str:
+def make_plan(config: Path, cores: int, gpus: int, say: Callable[[str], None]) -> str:
     """Plan a study file and return the plan in words; `plan.json` in the folder of its results serves the workflow.
+
+    Args:
+        cores: how many jobs run side by side.
+        gpus: that the study may use; 0: it computes on the CPU.
+        say: told what is measured.
 
     Raises:
         ConfigError, MissingInput: as `pygan check`.
@@ -113,7 +139,8 @@ def make_plan(config: Path, cores: int, say: Callable[[str], None]) -> str:
     study = load(config)
     check_files(study)
     results = Path(study.output)
-    made = plan(study, measure(study, cores, say), cores, results)
+    device = study_sentence(gpus, study.processes)
+    made = plan(study, measure(study, cores, gpus, say), cores, results, gpus=gpus, device=device)
     write_json(results / "plan.json", made.plain())
     return text(made)
 
@@ -121,23 +148,30 @@ def make_plan(config: Path, cores: int, say: Callable[[str], None]) -> str:
 # Jobs
 
 
-def plan(study: Study, speeds: Speeds, cores: int, results: Path | None = None) -> Plan:
+def plan(
+    study: Study, speeds: Speeds, cores: int, results: Path | None = None, *, gpus: int = 0, device: str = ""
+) -> Plan:
     """Return the jobs of a study with their seconds.
 
     Args:
         speeds: of this machine.
         cores: how many jobs run side by side.
         results: folder of the results, where earlier times are looked up; None: nowhere.
+        gpus: that the study may use.
+        device: what the trainings compute on, in words.
     """
     recorded = _recorded(results) if results else {}
     jobs = [_with_record(job, recorded) for job in _jobs(study, speeds, results)]
     return Plan(
         name=study.name,
         cores=cores,
+        gpus=gpus,
+        device=device,
         jobs=jobs,
         step=speeds.step,
         chain=_longest_chain(study, {job.name: job.seconds for job in jobs}),
         threads=study.threads * study.processes,
+        processes=study.processes,
     )
 
 
@@ -291,13 +325,19 @@ def text(plan: Plan) -> str:
     steps = ", ".join(f"{run} {1000 * seconds:.0f}" for run, seconds in plan.step.items())
     return "\n".join(
         [
-            f"{plan.name}: {sum(job.n for job in plan.jobs)} jobs on {plan.cores} cores, about "
+            f"{plan.name}: {sum(job.n for job in plan.jobs)} jobs on {_machine(plan)}, about "
             f"{_minutes(plan.wall_seconds)} ({plan.core_seconds:.0f} core-seconds, longest chain "
             f"{_minutes(plan.chain)})",
+            *filter(None, [plan.device]),
             *lines,
             *([f"milliseconds of a training step, measured: {steps}"] if steps else []),
         ]
     )
+
+
+def _machine(plan: Plan) -> str:
+    cores = number_of(plan.cores, "core")
+    return f"{cores} and {number_of(plan.gpus, 'GPU')}" if plan.gpus else cores
 
 
 def _minutes(seconds: float) -> str:

@@ -148,8 +148,10 @@ def family(name: str, resolution: int, processes: int = 1) -> Values:
         "conv_clamp": 256.0,
     }
     regularizers = [{"kind": "r1", "gamma": row.gamma, "every": 16}]
+    corrected: Values = {}
     if name == "cifar":
         base |= {"d_architecture": "orig", "style_mixing": 0.0}
+        corrected = {"g_lazy_every": 4}  # published with a path length of weight 0 in every fourth step
     else:
         regularizers.append({"kind": "path_length", "weight": 2.0, "every": 4})
     return {
@@ -166,6 +168,7 @@ def family(name: str, resolution: int, processes: int = 1) -> Values:
             "d_lr": row.lr,
             "betas": [0.0, 0.99],
             "lazy": "separate",
+            **corrected,
             "sanitize_gradients": True,
             "ema_halflife_kimg": row.ema_kimg,
             "ema_rampup": row.ema_rampup,

@@ -20,6 +20,8 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 if TYPE_CHECKING:
     from pygan.config import Study
 
@@ -41,12 +43,14 @@ class Speeds:
     """Run -> seconds of a training step."""
 
 
-def measure(study: "Study", cores: int, say: Callable[[str], None]) -> Speeds:
-    """Return the speeds of this machine for the runs of a study, `cores` processes measuring side by side.
+def measure(study: "Study", cores: int, gpus: int, say: Callable[[str], None]) -> Speeds:
+    """Return the speeds of this machine for the runs of a study, several processes measuring side by side.
 
     Runs that differ in their budget or their start alone are measured once.
 
     Args:
+        cores: processes, where they compute on the CPU.
+        gpus: processes, where each one computes on a GPU; 0: they compute on the CPU.
         say: told what is measured.
     """
     values = study.plain()
@@ -55,12 +59,18 @@ def measure(study: "Study", cores: int, say: Callable[[str], None]) -> Speeds:
     say(f"measuring {len(distinct)} kinds of training step on this machine ...")
     asked = time.time()
     with ProcessPoolExecutor(
-        cores, mp_context=get_context("spawn"), initializer=_begin, initargs=(study.threads,)
+        min(cores, gpus) or cores,
+        mp_context=get_context("spawn"),
+        initializer=_begin,
+        initargs=(study.threads, min(gpus, 1)),
     ) as pool:
         ready = pool.submit(_ready)
         judges = [] if study.evaluate is None else [values["evaluate"], *values["evaluate"]["also"]]
         judged = [pool.submit(_judged_per_second, judge["network"]) for judge in judges]
-        steps = dict(zip(distinct, pool.map(_step_seconds, distinct.values()), strict=True))
+        measured = tqdm(
+            pool.map(_step_seconds, distinct.values()), "measured", len(distinct), unit="kind", disable=None
+        )
+        steps = dict(zip(distinct, measured, strict=True))
         return Speeds(
             start=ready.result() - asked,
             judged=tuple(rate.result() for rate in judged),
@@ -68,26 +78,26 @@ def measure(study: "Study", cores: int, say: Callable[[str], None]) -> Speeds:
         )
 
 
-def images_per_second(run: dict[str, Any], resolution: int, device: str = "cpu") -> float:
+def images_per_second(run: dict[str, Any], resolution: int) -> float:
     """Return how many real pictures per second a setting trains on this machine, measured in a process of its own.
 
     Args:
         run: `base`, `loss`, `augment`, `regularizers` and `training`, as of `pygan.recipes.Recipe`.
         resolution: side of the pictures, pixels.
-        device: `cpu` or `cuda`.
     """
     import torch
     from pydantic import TypeAdapter
 
     from pygan.config import Run
+    from pygan.devices import choose
 
     adapter = TypeAdapter(Run)
     settings = adapter.dump_python(adapter.validate_python({**run, "dataset": "noise"}), mode="json")
     dataset = {"resolution": resolution, "channels": 3}
     case = _case({"runs": {"run": settings}, "datasets": {"noise": dataset}, "bank": []}, "run")
-    threads = torch.get_num_threads()
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
-        seconds = pool.submit(_step_seconds, case, device).result()
+    how = (torch.get_num_threads(), int(choose()[0].type == "cuda"))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin, initargs=how) as pool:
+        seconds = pool.submit(_step_seconds, case).result()
     return settings["training"]["batch"] * settings["training"]["d_steps"] / seconds
 
 
@@ -106,10 +116,12 @@ def _case(values: dict[str, Any], run: str) -> dict[str, Any]:
     }
 
 
-def _begin(threads: int) -> None:
-    """Prepare a measuring process as a stage is prepared."""
+def _begin(threads: int, gpus: int) -> None:
+    """Prepare a measuring process as a stage is prepared, with a GPU or without."""
     from pygan.allocator import set_allocator
+    from pygan.devices import take
 
+    take(gpus)
     set_allocator()
     os.environ["TQDM_DISABLE"] = "1"
     import torch
@@ -128,9 +140,10 @@ def _judged_per_second(network: dict[str, Any], n: int = 128) -> float:
     import torch
 
     from pygan.context import Context
+    from pygan.devices import choose
     from pygan.metrics.base import extract, network_spec
 
-    judge = network_spec(network, "evaluate.network").build(Context(resolution=0))
+    judge = network_spec(network, "evaluate.network").build(Context(resolution=0, device=choose()[0]))
     pictures = torch.from_numpy(_Noise(n, 32, 3).read(range(n)))
     extract(pictures[: n // 4], judge)
     started = time.perf_counter()
@@ -138,10 +151,9 @@ def _judged_per_second(network: dict[str, Any], n: int = 128) -> float:
     return n / (time.perf_counter() - started)
 
 
-def _step_seconds(case: dict[str, Any], device: str = "cpu") -> float:
+def _step_seconds(case: dict[str, Any]) -> float:
     """Return the seconds of a step of a run, its own loop training it on noise."""
-    import torch
-
+    from pygan.devices import choose
     from pygan.spec import parse
     from pygan.training.spec import TrainingSpec
 
@@ -154,8 +166,7 @@ def _step_seconds(case: dict[str, Any], device: str = "cpu") -> float:
     noise = _Noise(256, case["resolution"], case["channels"])
     names = [f"class {label}" for label in range(noise.classes)]
     config = case | {"seed": 0, "subset": None, "ticket": None, "continues": None}
-    where = torch.device(device)
-    train, run = _assembled(config, store=noise, held_out=noise, class_names=names, device=where)
+    train, run = _assembled(config, store=noise, held_out=noise, class_names=names, device=choose()[0])
     with TemporaryDirectory() as folder:
         train(run, spec, state_dir=Path(folder, "state"), out_dir=Path(folder))
         ticks = Path(folder, "stats.jsonl").read_text().splitlines()
@@ -174,7 +185,8 @@ def _assembled(config: dict[str, Any], **material: Any) -> tuple[Callable[..., d
     from pygan.training.assemble import assemble
     from pygan.training.gan import train
 
-    frozen = [load_spec("pygan.features", entry, "bank").build(Context(resolution=0)) for entry in config["frozen"]]
+    ctx = Context(resolution=0, device=material["device"])
+    frozen = [load_spec("pygan.features", entry, "bank").build(ctx) for entry in config["frozen"]]
     for network in frozen:
         network.separable = True
     return train, assemble(config, frozen=tuple(frozen), **material)[0]

@@ -55,6 +55,19 @@ def denoiser(**fields: object) -> Edit:
     return edit
 
 
+def stylegan2(group: int, processes: int = 1, **training: int) -> Edit:
+    """A run more, `s`, whose discriminator takes minibatch standard deviations over groups, in so many processes."""
+
+    def edit(study: dict) -> None:
+        study["processes"] = processes
+        batch = training.get("batch", 32)
+        counts = {"total_nimg": 10 * batch, "snapshots": [10 * batch], "tick_nimg": batch, "checkpoint_nimg": batch}
+        base = {"kind": "stylegan2", "channel_base": 64, "mbstd_group": group}
+        study["runs"]["s"] = {"dataset": "land", "base": base, "training": {"batch": batch, **counts, **training}}
+
+    return edit
+
+
 UNET = {"kind": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1}
 
 

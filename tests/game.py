@@ -58,7 +58,7 @@ def make_step(
         step.gen_logits = player(step.gen_img, step.gen_c, step.draws("augment/0"))
         return step
     step.gen_img = step.gen_img.detach()
-    (logits,) = player(*player.pair(step, 0))
+    (logits,) = player(*player.pair(step, 0), paired=True)
     step.real_logits, step.gen_logits = [logits[0::2]], [logits[1::2]]
     return step
 

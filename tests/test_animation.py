@@ -41,6 +41,8 @@ def test_other_suffixes_and_a_missing_package(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"got the suffix '\.avi', expected \.gif, \.webp, \.mp4"):
         save_animation(tmp_path / "walk.avi", frames(2, 3, 4, 4))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingInput, match=r"needs the package av: `pip install 'pygan\[video\]'`"):
+    with pytest.raises(
+        MissingInput, match=r"walk\.mp4: the suffix \.mp4 needs the package av: run `.* -m pip install av`"
+    ):
         save_animation(tmp_path / "walk.mp4", frames(2, 3, 4, 4))
     assert not list(tmp_path.iterdir())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from edited_study import UNET, Edit, aided, also, at, denoiser, heads_alone, smoke_study, stages
+from edited_study import UNET, Edit, aided, also, at, denoiser, heads_alone, smoke_study, stages, stylegan2
 
 from pygan.config import load
 from pygan.errors import ConfigError
@@ -27,6 +27,19 @@ def smoke() -> dict:
         (at("runs.base.training.g_lr", "1e-3"), "YAML reads 1e-3 as text: write 0.001"),
         (at("runs.base.training.g_lr", -1), "runs.base.training.g_lr: got -1, expected greater than 0"),
         (at("runs.base.training.snapshots", [0, 320]), "runs.base.training: snapshots: the last one is 320"),
+        (at("runs.base.training.g_lazy_every", 4), "g_lazy_every: got 4 with lazy: merged, expected lazy: separate"),
+        (at("processes", 3), "runs.base.training.batch: got 16, expected a multiple of the 3 processes"),
+        (
+            stylegan2(4, batch_gpu=6),
+            "runs.s.base.mbstd_group: got 4, expected a divisor of the 6 pictures computed at a",
+        ),
+        (stylegan2(4, batch=6), "runs.s.base.mbstd_group: got 4, expected a divisor of the 6 pictures computed at a"),
+        (stylegan2(3, batch_gpu=9), "runs.s.base.mbstd_group: got 3, expected a divisor of the 5 pictures computed at"),
+        (stylegan2(32, g_batch=48), "runs.s.base.mbstd_group: got 32, expected a divisor of the 48 pictures computed"),
+        (
+            stylegan2(5, 2, batch=20, g_batch=16),
+            "divisor of the 8 pictures computed at a time (training.g_batch, batch_",
+        ),
         (at("runs.base.loss", "hing"), "runs.base.loss: got 'hing', did you mean 'hinge'?"),
         (at("runs.base.base", {"kind": "dcgam"}), "runs.base.base.kind: got 'dcgam', did you mean 'dcgan'?"),
         (at("runs.base.base", {}), "runs.base.base: got {}, expected a mapping with the key 'kind'"),
@@ -192,6 +205,22 @@ def test_a_mistake_is_refused_with_its_key(smoke: dict, edit: Edit, words: str, 
     assert str(caught.value).startswith(f"{path}: ")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("group", "processes", "training"),
+    [
+        (32, 1, {"batch_gpu": 8}),
+        (4, 1, {"batch_gpu": 2}),
+        (4, 8, {"batch": 16}),
+        (32, 1, {"batch_gpu": 12, "batch": 24}),
+    ],
+)
+def test_a_group_larger_than_a_micro_batch_is_the_micro_batch(smoke, group, processes, training, tmp_path) -> None:
+    stylegan2(group, processes, **training)(smoke)
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(smoke))
+    assert load(path).runs["s"].base.mbstd_group == group
 
 
 @pytest.mark.parametrize(

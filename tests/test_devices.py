@@ -1,5 +1,6 @@
 """GPUs are counted as CUDA counts them, without PyTorch; a device is chosen, or refused in a sentence."""
 
+import os
 import subprocess
 import sys
 
@@ -109,3 +110,64 @@ def test_the_second_gpu_can_be_chosen(monkeypatch):
     assert choose("cuda:1")[0] == torch.device("cuda", 1)
     with pytest.raises(ConfigError, match="got cuda:2, but PyTorch can use 2 GPUs"):
         choose("cuda:2")
+
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from pygan.devices import Gpus, claim
+ids, n, folder = sys.argv[1].split(","), int(sys.argv[2]), Path(sys.argv[3])
+print(",".join(claim(n, Gpus(tuple(ids), "as in the test"), folder)), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def claimant(tmp_path):
+    """Start programs that take GPUs and keep them until they end."""
+    programs = []
+
+    def start(ids, n):
+        program = [sys.executable, "-c", CLAIM, ids, str(n), str(tmp_path)]
+        programs.append(subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return programs[-1], programs[-1].stdout.readline().strip()
+
+    yield start
+    for program in programs:
+        program.kill()
+        program.communicate()
+
+
+def test_each_program_takes_a_gpu_of_its_own_and_gives_it_back(claimant):
+    first, gpu = claimant("a,b", 1)
+    assert gpu == "a"
+    assert claimant("a,b", 1)[1] == "b"
+    assert claimant("a,b", 1)[1] == "a", "more programs than GPUs share them in turn"
+    assert claimant("a,b", 1)[1] == "b"
+    first.kill()
+    first.wait()
+    assert claimant("a,b", 1)[1] == "a"
+
+
+def test_a_program_takes_several_different_gpus(claimant):
+    claimant("a,b,c", 1)
+    assert claimant("a,b,c", 2)[1] == "b,c"
+    assert claimant("a,b,c", 2)[1] == "a,b"
+
+
+def test_what_a_program_starts_keeps_its_gpu(tmp_path, claimant):
+    """torchrun takes the place of the process that took the GPU."""
+    program = f"{CLAIM.rpartition('sys.stdin')[0]}import os; os.execvp('sleep', ['sleep', '60'])"
+    command = [sys.executable, "-c", program, "a,b", "1", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as replaced:
+        assert replaced.stdout.readline().strip() == "a"
+        assert claimant("a,b", 1)[1] == "b"
+        replaced.kill()
+
+
+def test_more_gpus_than_there_are_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(ConfigError, match=r"gpus: got 2, expected at most 1 \(1 GPU\)"):
+        devices.claim(2, devices.Gpus(("GPU-a",), "1 GPU"), tmp_path)
+    assert devices.claim(1, devices.Gpus(("GPU-a",), "1 GPU"), tmp_path) == ("GPU-a",)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a"

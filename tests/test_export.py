@@ -129,7 +129,7 @@ def test_the_verb(tmp_path, monkeypatch):
     assert run([*arguments, "pickle"]).exit_code == 2
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     missing = run([*arguments, "onnx"])
-    assert missing.exit_code == MissingInput.exit_code and "pip install 'pygan[export]'" in missing.stderr
+    assert missing.exit_code == MissingInput.exit_code and "-m pip install onnx onnxscript`" in missing.stderr
 
 
 def test_plain_operators_end_with_the_block():

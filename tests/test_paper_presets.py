@@ -189,6 +189,47 @@ def test_a_study_says_what_it_reproduces(path: Path) -> None:
         assert re.search(r"(FID|value)", head)
 
 
+AIDED = [path for path in PAPER if path.stem.startswith("vision_aided_")]
+CLIP_MEAN, IMAGENET_STD = (0.48145466, 0.4578275, 0.40821073), (0.229, 0.224, 0.225)
+
+
+def frozen_entries(value: Any) -> list[dict[str, Any]]:
+    """Every frozen network of a study: in the bank, or named in a run."""
+    if isinstance(value, list):
+        return [entry for item in value for entry in frozen_entries(item)]
+    if not isinstance(value, dict):
+        return []
+    found = [value] if value.get("kind") in ("swin", "dino_vit") else []
+    return found + [entry for inner in value.values() for entry in frozen_entries(inner)]
+
+
+@pytest.mark.parametrize("path", AIDED, ids=lambda path: path.stem)
+def test_self_supervised_networks_see_the_mean_of_the_authors(path: Path) -> None:
+    """Their code gives DINO and MoBY's Swin the mean of CLIP and the deviation of ImageNet."""
+    entries = [entry for entry in frozen_entries(study_of(path)) if "training" not in entry]
+    assert {entry["kind"] for entry in entries} == {"swin", "dino_vit"}
+    for kind in ("swin", "dino_vit"):
+        assert {entry.get("mean") for entry in entries if entry["kind"] == kind} == {"clip"}
+
+
+@pytest.mark.parametrize("kind", ["swin", "dino_vit"])
+def test_mean_clip_is_the_mean_of_clip_with_the_deviation_of_imagenet(kind: str) -> None:
+    pytest.importorskip("timm")
+    network = load_spec("pygan.features", {"kind": kind, "mean": "clip"})._architecture()
+    gray = torch.full((3,), 0.25)  # in [-1, 1]
+    seen = gray * network.scale.flatten() + network.shift.flatten()
+    expected = ((gray + 1) / 2 - torch.tensor(CLIP_MEAN)) / torch.tensor(IMAGENET_STD)
+    torch.testing.assert_close(seen, expected)
+
+
+def test_the_bank_has_the_order_of_the_authors_which_decides_ties() -> None:
+    published = ["swin", "clip_vit", "dino_vit", "vgg16", "swin/ade20k", "swin/coco", "face_seg", "face_normals"]
+    banks = [study_of(path)["bank"] for path in AIDED if "bank" in study_of(path)]
+    assert len(banks) == 5
+    for bank in banks:
+        assert ["/".join(filter(None, (entry["kind"], entry.get("training")))) for entry in bank] == published
+
+
 # Plans
 
 

@@ -113,6 +113,21 @@ def test_the_words(study: Study) -> None:
     assert plain["seconds"]["train_vision_aided"] == pytest.approx(8.0) and plain["cores"] == 2
 
 
+def test_gpus_bound_the_jobs_that_compute_on_them(study: Study) -> None:
+    on_cpu, on_one, on_two = (plan(study, SPEEDS, cores=8, gpus=gpus) for gpus in (0, 1, 2))
+    busy = sum(job.n * job.seconds for job in on_one.jobs if job.stage not in ("prepare_data", "prune_round", "report"))
+    assert on_cpu.wall_seconds == max(on_cpu.core_seconds / 8, on_cpu.chain)
+    assert on_one.wall_seconds == pytest.approx(max(busy, on_one.chain))
+    assert on_two.wall_seconds == pytest.approx(max(busy / 2, on_two.chain))
+    assert " jobs on 8 cores and 2 GPUs, about " in text(on_two)
+
+
+def test_a_training_of_several_processes_takes_several_gpus(study: Study) -> None:
+    alone, both = (plan(parse_study(study.plain() | {"processes": n}), SPEEDS, cores=8, gpus=2) for n in (1, 2))
+    trainings = sum(job.n * job.seconds for job in alone.jobs if job.stage == "train")
+    assert both.gpu_seconds == pytest.approx(alone.gpu_seconds + trainings)
+
+
 def test_runs_that_differ_in_their_length_alone_are_measured_once(study: Study) -> None:
     values = study.plain()
     base, ticket, aided = (speeds._case(values, run) for run in ("base", "ticket", "vision_aided"))
@@ -135,7 +150,7 @@ def test_a_step_is_measured_in_the_loop() -> None:
 
 
 def test_the_verb_prints_the_plan_and_writes_it_for_the_workflow(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(planning, "measure", lambda study, cores, say: SPEEDS)
+    monkeypatch.setattr(planning, "measure", lambda study, cores, gpus, say: SPEEDS)
     monkeypatch.setattr(planning, "check_files", lambda study: None)
     path = tmp_path / "study.yaml"
     path.write_text((ROOT / "config/smoke.yaml").read_text().replace("results/smoke", str(tmp_path / "results")))
@@ -148,7 +163,7 @@ def test_the_verb_prints_the_plan_and_writes_it_for_the_workflow(tmp_path: Path,
 @pytest.mark.slow
 def test_this_machine_is_measured_by_processes(study: Study) -> None:
     said: list[str] = []
-    measured = speeds.measure(study, 2, said.append)
+    measured = speeds.measure(study, 2, 0, said.append)
     assert said == ["measuring 3 kinds of training step on this machine ..."]
     assert set(measured.step) == set(study.runs)
     assert measured.start > 0 and measured.judged[0] > 0 and all(seconds > 0 for seconds in measured.step.values())

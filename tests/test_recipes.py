@@ -64,6 +64,7 @@ def test_families_have_in_common_what_the_paper_says(name):
     assert run.training.lazy == "separate" and run.training.sanitize_gradients and not run.training.tf32
     terms = kinds(values)
     assert terms["r1"]["every"] == 16
+    assert run.training.g_lazy_every == (4 if name == "cifar" else None)
     if name == "cifar":
         assert "path_length" not in terms
         assert (run.base.d_architecture, run.base.style_mixing) == ("orig", 0)

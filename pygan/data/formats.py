@@ -1,6 +1,5 @@
 """Which files are pictures by their suffix, which of them this environment can read, and what helps with the others."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,7 +11,8 @@ from typing import IO
 
 from PIL import Image, features
 
-from pygan.wording import counted
+from pygan.optional import install_command
+from pygan.wording import number_of
 
 _ALWAYS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 _AVIF = frozenset({".avif"})
@@ -67,7 +67,7 @@ def left_out(names: Iterable[str]) -> list[str]:
     """
     counts = Counter(map(suffix, names))
     return [
-        f"{counted(counts[each], f'{each} file')} {'is' if counts[each] == 1 else 'are'} left out: {way}"
+        f"{number_of(counts[each], f'{each} file is', f'{each} files are')} left out: {way}"
         for each in sorted(counts)
         if (way := way_out(each))
     ]
@@ -78,9 +78,9 @@ def way_out(each: str) -> str | None:
     if each in readable():
         return None
     if each in _HEIF:
-        return f"install pillow-heif (`{sys.executable} -m pip install pillow-heif`) to read them"
+        return f"install pillow-heif (`{install_command('pillow-heif')}`) to read them"
     if each in _AVIF:
-        return f"install Pillow 11.3 or newer (`{sys.executable} -m pip install -U pillow`) to read them"
+        return f"install Pillow 11.3 or newer (`{install_command('pillow>=11.3')}`) to read them"
     if each in _RAW:
         return "they are raw data of a camera, convert them to JPEG or PNG"
     return None

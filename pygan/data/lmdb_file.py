@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pygan.errors import DataError, MissingInput
+from pygan.errors import ConfigError, DataError, MissingInput
 
 _MAGIC = b"pygan-lmdb-seal\x01"
 _FOOTER = struct.Struct("<QQII16s")
@@ -21,11 +21,24 @@ _FOOTER = struct.Struct("<QQII16s")
 _PAGE_HEADER = struct.Struct("<QHHI")
 """LMDB 0.9: page number, padding, flags, number of pages of a large value (lmdb.h calls it mp_pages)."""
 _LARGE_VALUE = 0x04
+_META = struct.Struct("<16xII")
+"""The first page: behind the page header, LMDB's magic number and the version of its data format."""
+_LMDB_MAGIC, _LMDB_FORMAT = 0xBEEFC0DE, 1
 
 
 def seal(path: Path, page_size: int, pages: int) -> None:
-    """Append the trailer to a closed LMDB file of `pages` pages of `page_size` bytes, and flush it to the disk."""
+    """Append the trailer to a closed LMDB file of `pages` pages of `page_size` bytes, and flush it to the disk.
+
+    Raises:
+        ConfigError: the installed LMDB writes another data format than that of LMDB 0.9, whose page headers are read.
+    """
     with path.open("r+b") as file:
+        magic, version = _META.unpack(os.pread(file.fileno(), _META.size, 0))
+        if (magic, version) != (_LMDB_MAGIC, _LMDB_FORMAT):
+            raise ConfigError(
+                f"{path}: got an LMDB file of magic number {magic:#x} and data format {version}, expected "
+                f"{_LMDB_MAGIC:#x} and {_LMDB_FORMAT}: install a version of the package lmdb that contains LMDB 0.9"
+            )
         end = page_size * pages
         file.truncate(end)
         ranges = _index_ranges(file.fileno(), page_size, pages)

@@ -3,6 +3,10 @@
 Decoding has one table of modes: 1, L, P, RGB, CMYK, YCbCr and the like become RGB by Pillow's conversion; alpha (RGBA,
 LA, PA, or a transparent color) is composited over white; 16-bit gray is divided by 257 and rounded; modes without a
 fixed range (I, F) are refused. The EXIF rotation is applied, and of an animation the first frame counts.
+
+Differs from the official code in: `fit: crop` cuts at half a pixel where the longer side exceeds the shorter one by an
+odd number, where the dataset tool of StyleGAN2-ADA rounds the corner down; alpha is composited over white, where that
+tool refuses pictures with alpha and clean-fid drops alpha; the tool and clean-fid do not apply the EXIF rotation.
 """
 
 import io

@@ -134,7 +134,9 @@ def as_float(pictures: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def exact_study(settings: DiffusionSpec, n: int, pool: Tensor, seed: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def exact_study(
+    settings: DiffusionSpec, n: int, pool: Tensor, seed: int, device: torch.device | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Compare the empirical optimum and the Gaussian of n pictures.
 
     Args:
@@ -142,14 +144,17 @@ def exact_study(settings: DiffusionSpec, n: int, pool: Tensor, seed: int) -> tup
         n: training pictures.
         pool: all pictures, uint8 `[N, C, H, W]`.
         seed: of the draw of pictures and of all noise.
+        device: that the denoisers compute on; None: the CPU.
 
     Returns:
-        Plain values, and what the nearest-neighbor measures take: pictures `[M, C, H, W]` in [-1, 1] of `train`, of the
-        systems `optimum` (Heun), `ancestral` (the optimum with fresh noise) and `gaussian`, and those `held_out`.
+        Plain values, and what the nearest-neighbor measures take: pictures `[M, C, H, W]` in [-1, 1] on the CPU of
+        `train`, of the systems `optimum` (Heun), `ancestral` (the optimum with fresh noise) and `gaussian`, and those
+        `held_out`.
     """
-    real = divide(pool[permutation(seed, "diffusion/exact", len(pool))], n, settings, "diffusion.exact.sizes")
+    pool = pool[permutation(seed, "diffusion/exact", len(pool))].to(device)
+    real = divide(pool, n, settings, "diffusion.exact.sizes")
     optimum, gaussian = _optimum(real.train), GaussianDenoiser(real.train)
-    index = torch.arange(settings.samples)
+    index = torch.arange(settings.samples, device=device)
     noise = latents(seed, index, *real.train.shape[1:])
 
     def sampler(denoiser: Denoiser) -> Tensor:
@@ -177,12 +182,20 @@ def exact_study(settings: DiffusionSpec, n: int, pool: Tensor, seed: int) -> tup
         },
         "reverse": {"gaussian": reverse},
     }
-    return record, {"train": real.train, **samples, "held_out": real.held_out}
+    pictures = {"train": real.train, **samples, "held_out": real.held_out}
+    return record, {name: values.cpu() for name, values in pictures.items()}
 
 
 @torch.no_grad()
 def run_study(
-    settings: DiffusionSpec, denoiser: Denoiser, real: RealPictures, *, mirror: bool, steps: int, seed: int
+    settings: DiffusionSpec,
+    denoiser: Denoiser,
+    real: RealPictures,
+    *,
+    mirror: bool,
+    steps: int,
+    seed: int,
+    device: torch.device | None = None,
 ) -> tuple[dict[str, Any], Tensor]:
     """Compare a trained denoiser with the optimum of its training pictures, on noised pictures and on its own path.
 
@@ -193,12 +206,15 @@ def run_study(
         mirror: whether it saw them flipped as well.
         steps: of its sampler.
         seed: of the noise.
+        device: of the network, which the optimum computes on as well; None: the CPU.
 
     Returns:
-        Plain values, and samples of the optimum by the same sampler, `[settings.samples, C, H, W]` in [-1, 1].
+        Plain values, and samples of the optimum by the same sampler, `[settings.samples, C, H, W]` in [-1, 1] on the
+        CPU.
     """
-    optimum = _optimum(real.train, flips=mirror)
-    noise = latents(seed, torch.arange(settings.samples), *real.train.shape[1:])
+    train, held_out = real.train.to(device), real.held_out.to(device)
+    optimum = _optimum(train, flips=mirror)
+    noise = latents(seed, torch.arange(settings.samples, device=device), *train.shape[1:])
 
     def sampler(model: Denoiser) -> Tensor:
         return heun(model, noise, steps=steps)
@@ -209,11 +225,11 @@ def run_study(
         "profile": profile(
             denoiser,
             optimum,
-            train=real.train[: settings.samples],
-            held_out=real.held_out,
+            train=train[: settings.samples],
+            held_out=held_out,
             sigmas=settings.sigmas,
             seed=seed,
         ),
         "reverse": reverse,
     }
-    return record, sampler(optimum)
+    return record, sampler(optimum).cpu()

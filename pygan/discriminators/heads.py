@@ -56,7 +56,11 @@ class OwnHead(Head):
 
 
 class _OwnBranch(nn.Module):
-    """Map `[N, C, h, w]` or vector `[N, C]` to logits `[N]`; real and generated pictures share the batch statistics."""
+    """Map `[N, C, h, w]` or vector `[N, C]` to logits `[N]`.
+
+    Features are standardized by the statistics of the batch: in a step of D by those of real and generated pictures
+    together, in a step of G by those of generated pictures.
+    """
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()

@@ -64,8 +64,8 @@ class Player(nn.Module):
     def pair(self, step: Step, place: int) -> tuple[Tensor, Tensor | None, Draws]:
         """Return what the player is shown in a step of phase D: real and generated pictures by turns, as one batch.
 
-        By turns, because StyleGAN2's minibatch standard deviation looks at every (N / group)-th picture together,
-        which are then all real or all generated, as when either kind comes alone.
+        It goes to the player with `paired=True`, so that StyleGAN2's minibatch standard deviation is that of either
+        kind alone.
 
         Args:
             place: of the player among the discriminators.
@@ -99,7 +99,7 @@ def by_turns(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Plain(Player):
-    """One head: `network`, `D(img, c)`, pictures `[N, C, H, W]` in [-1, 1] and labels to logits `[N]`."""
+    """One head: `network`, `D(img, c, paired)`, pictures `[N, C, H, W]` in [-1, 1] and labels to logits `[N]`."""
 
     heads = ("D",)
 
@@ -107,6 +107,13 @@ class Plain(Player):
         super().__init__(augment)
         self.network = network
 
-    def forward(self, img: Tensor, c: Tensor | None, draws: Draws | None) -> list[Tensor]:
-        """Return `[logits]`; `draws` None: no augmentation."""
-        return [self.network(self.augmented(img, draws), c)]
+    def forward(self, img: Tensor, c: Tensor | None, draws: Draws | None, *, paired: bool = False) -> list[Tensor]:
+        """Return `[logits]`.
+
+        Args:
+            img: `[N, C, H, W]`.
+            c: labels `[N]` or None.
+            draws: of the augmentation; None: no augmentation.
+            paired: real and generated pictures come by turns; they are not compared with each other.
+        """
+        return [self.network(self.augmented(img, draws), c, paired=paired)]

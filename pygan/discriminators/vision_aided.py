@@ -9,8 +9,9 @@ package; BigGAN branch: `objective: hinge`). Their losses sum over the levels of
 levels weigh three times a network with one. `heads: own` has a head per tap and averages them, so a network weighs as
 much as D whatever its number of taps.
 
-Differs from the official code in: during the warm-up heads do not run at all (there they run with their loss times 0);
-they take no step in the phase of R1, where the official optimizer steps with a gradient of zero.
+Differs from the official code in: during the warm-up heads do not run at all and their optimizer takes no step (there
+they run with their loss times 0); an adaptive augmentation of a head does not count the real pictures of R1, which
+heads do not see here (there they do, which is 1 batch of 17).
 """
 
 from collections.abc import Callable, Sequence
@@ -178,8 +179,15 @@ class VisionAided(Player):
         """Show an adaptive augmentation the last level of the logits of augmented real pictures."""
         super().observe([logits[-self.head.sizes[-1] :] for logits in real_logits])
 
-    def forward(self, img: Tensor, c: Tensor | None, draws: Draws | None) -> list[Tensor]:
-        """Return the head's logits, `[[T, N]]`; `draws` None: no augmentation."""
+    def forward(self, img: Tensor, c: Tensor | None, draws: Draws | None, *, paired: bool = False) -> list[Tensor]:
+        """Return the head's logits, `[[T, N]]`.
+
+        Args:
+            img: `[N, C, H, W]`.
+            c: labels `[N]` or None.
+            draws: of the augmentation; None: no augmentation.
+            paired: of no effect: published heads compare no pictures, own heads compare all of a batch.
+        """
         img = self.augmented(img, draws)
         with torch.autocast(img.device.type, enabled=False):
             with torch.set_grad_enabled(torch.is_grad_enabled() and img.requires_grad):

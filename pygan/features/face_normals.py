@@ -12,8 +12,9 @@ from pydantic import Field
 from torch import Tensor
 
 from pygan import weights
-from pygan.features.frozen import FrozenSpec, optional_module
+from pygan.features.frozen import FrozenSpec
 from pygan.features.resnet import ResNet
+from pygan.optional import optional_module
 from pygan.spec import spec
 
 FILE = "normal_model.pth"
@@ -39,7 +40,7 @@ class Spec(FrozenSpec):
         return FILE
 
     def _architecture(self) -> FaceNormals:
-        model = optional_module("torchvision.models", "torchvision").resnet18()
+        model = optional_module("torchvision.models", "the network face_normals").resnet18()
         model.fc = None
         options = {"mean": (0.0,) * 3, "std": (255.0,) * 3, "taps": self.taps, "resize": "area"}
         return FaceNormals(self.name, model, resolution=self.resolution, **options)

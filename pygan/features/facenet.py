@@ -12,7 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from pygan import weights
-from pygan.features.frozen import FrozenNetwork, FrozenSpec, optional_module
+from pygan.features.frozen import FrozenNetwork, FrozenSpec
+from pygan.optional import optional_module
 from pygan.spec import spec
 
 FILE = "20180402-114759-vggface2.pt"
@@ -32,7 +33,7 @@ class FaceNet(FrozenNetwork):
 
     def __init__(self, name: str, resolution: int, taps: tuple[str, ...] | None) -> None:
         super().__init__(name, resolution=resolution, mean=(127.5,) * 3, std=(128.0,) * 3, taps=taps)
-        package = optional_module("facenet_pytorch", "facenet-pytorch")
+        package = optional_module("facenet_pytorch", "the network facenet")
         self.model = package.InceptionResnetV1(pretrained=None, classify=True, num_classes=8631)
 
     def _walk(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -5,11 +5,9 @@ module reaches them, and no checkpoint repeats a file that every installation ha
 convolution before it, so there are no running statistics either.
 """
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
-from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pygan.context import Context
-from pygan.errors import ConfigError, MissingInput
+from pygan.errors import ConfigError
 from pygan.features.random_init import randomize
 from pygan.spec import load_spec, spec
 
@@ -280,14 +278,6 @@ def as_chosen(choice: Mapping[str, Any], seed: int) -> FrozenNetwork:
     network = load_spec("pygan.features", choice["entry"], "bank").build(Context(resolution=0, seed=seed))
     network.separable = choice["separable"]
     return network
-
-
-def optional_module(name: str, package: str) -> ModuleType:
-    """Import a module of a package that pygan does without; raise `MissingInput` where it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingInput(f"the Python package {package} is needed here: run `pip install {package}`") from error
 
 
 @torch.no_grad()

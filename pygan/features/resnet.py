@@ -17,8 +17,8 @@ from pygan.features.frozen import (
     FrozenNetwork,
     FrozenSpec,
     on_bytes,
-    optional_module,
 )
+from pygan.optional import optional_module
 from pygan.spec import spec
 
 FILES = {
@@ -73,7 +73,7 @@ class Spec(FrozenSpec):
         return FILES[self.depth]
 
     def _architecture(self) -> ResNet:
-        model = getattr(optional_module("torchvision.models", "torchvision"), f"resnet{self.depth}")()
+        model = getattr(optional_module("torchvision.models", "the network resnet"), f"resnet{self.depth}")()
         options = {"mean": on_bytes(IMAGENET_MEAN), "std": on_bytes(IMAGENET_STD), "taps": self.taps}
         return ResNet(self.name, model, resolution=self.resolution, **options)
 

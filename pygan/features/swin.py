@@ -20,8 +20,8 @@ from pygan.features.frozen import (
     FrozenNetwork,
     FrozenSpec,
     on_bytes,
-    optional_module,
 )
+from pygan.optional import optional_module
 from pygan.spec import spec
 
 FILES = {
@@ -74,7 +74,7 @@ class Spec(FrozenSpec):
 
     def _architecture(self) -> Swin:
         side = self.resolution or (224 if self.training == "moby" else 256)
-        timm = optional_module("timm", "timm")
+        timm = optional_module("timm", "the network swin")
         model = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, num_classes=0, img_size=side)
         return Swin(self.name, model, side, CLIP_MEAN if self.mean == "clip" else IMAGENET_MEAN, self.taps)
 

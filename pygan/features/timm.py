@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from pygan import weights
 from pygan.errors import ConfigError, DataError
-from pygan.features.frozen import FrozenNetwork, FrozenSpec, on_bytes, optional_module
+from pygan.features.frozen import FrozenNetwork, FrozenSpec, on_bytes
+from pygan.optional import optional_module
 from pygan.spec import spec
 
 
@@ -23,7 +24,7 @@ def create(model: str) -> nn.Module:
         MissingInput: it is not installed.
     """
     try:
-        return optional_module("timm", "timm").create_model(model, pretrained=False)
+        return optional_module("timm", "the network timm").create_model(model, pretrained=False)
     except RuntimeError as error:  # what the library says of an unknown name
         raise ConfigError(f"timm.model: got {model!r}, which is no model of timm ({error})") from error
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from pygan import weights
 from pygan.features.frozen import IMAGENET_MEAN, IMAGENET_STD, FrozenSpec, on_bytes
 from pygan.features.vision_transformer import VisionTransformer
+from pygan.optional import optional_module
 from pygan.spec import spec
 
 FILE = "vit_s_focus.onnx"
@@ -61,7 +62,7 @@ class Spec(FrozenSpec):
 
 def _state(path: Path) -> dict[str, Tensor]:
     """Return the trunk's state dict in timm's layout; dense weights are found by the node that multiplies by them."""
-    import onnx
+    onnx = optional_module("onnx", "the network vit_s14")
     from onnx.numpy_helper import to_array
 
     graph = onnx.load(path).graph

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from pygan import features
+from pygan import __version__, features
 from pygan.draws import Draws
 from pygan.errors import ConfigError, NumericalError
 from pygan.features.frozen import FrozenNetwork
@@ -241,6 +241,7 @@ def protocol_record(
         "dtype": "features float32, statistics float64",
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "numpy", "scipy", "pygan")},
+            **{name: version(name) for name in ("torch", "numpy", "scipy")},
+            "pygan": __version__,
         },
     }

@@ -348,7 +348,7 @@ class Discriminator(nn.Module):
             self.attention = SelfAttention(widths[attention], sn_eps=release.sn_eps, init=init)
         self.logit = Projection(widths[-1], num_classes, sn=True, sn_eps=release.sn_eps, init=init)
 
-    def features(self, img: Tensor) -> Tensor:
+    def features(self, img: Tensor, *, paired: bool = False) -> Tensor:
         """Return the sum-pooled feature `[N, widths[-1]]`."""
         for i, block in enumerate(self.blocks):
             img = block(img)
@@ -359,5 +359,5 @@ class Discriminator(nn.Module):
     def head(self, h: Tensor, c: Tensor | None = None) -> Tensor:
         return self.logit(h, c)
 
-    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
+    def forward(self, img: Tensor, c: Tensor | None = None, *, paired: bool = False) -> Tensor:
         return self.head(self.features(img), c)

@@ -88,7 +88,7 @@ class Discriminator(nn.Module):
         nn.init.xavier_uniform_(self.logit.linear.weight)
         nn.init.zeros_(self.logit.linear.bias)
 
-    def features(self, img: Tensor) -> Tensor:
+    def features(self, img: Tensor, *, paired: bool = False) -> Tensor:
         """Return the flat feature `[N, F]` that the last layer reads."""
         for conv in self.convs:
             img = conv(img)
@@ -97,5 +97,5 @@ class Discriminator(nn.Module):
     def head(self, h: Tensor, c: Tensor | None = None) -> Tensor:
         return self.logit(h, c)
 
-    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
+    def forward(self, img: Tensor, c: Tensor | None = None, *, paired: bool = False) -> Tensor:
         return self.head(self.features(img), c)

@@ -59,23 +59,25 @@ class ConvAct(nn.Module):
 
 
 class UpsampledConv(nn.Module):
-    """Nearest-neighbour upsampling by 2 and a 3x3 convolution without bias, as one transposed convolution.
+    """Nearest-neighbour upsampling by 2 and a 3x3 convolution, as one transposed convolution.
 
     Each output pixel sees the 3x3 window of the upsampled picture, whose nine pixels are copies of four: summing the
     weights that fall on one pixel gives a 4x4 kernel at stride 2 with 4/9 of the multiplications and no upsampled copy.
 
-    `[N, in_channels, H, H]` to `[N, out_channels, 2H, 2H]`; the parameter is the 3x3 weight.
+    `[N, in_channels, H, H]` to `[N, out_channels, 2H, 2H]`; the parameters are the 3x3 weight and perhaps a bias, which
+    starts at 0.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
         nn.init.xavier_uniform_(self.weight)
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         rows = pad(self.weight, (0, 0, 1, 0)) + pad(self.weight, (0, 0, 0, 1))
         kernel = pad(rows, (1, 0)) + pad(rows, (0, 1))
-        return conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), stride=2, padding=1)
+        return conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), self.bias, stride=2, padding=1)
 
 
 class ConditionalNorm(nn.Module):

@@ -195,12 +195,12 @@ class Discriminator(nn.Module):
             widths[-1], num_classes, bias=release.last_bias, sn=True, sn_eps=release.sn_eps, init=release.init
         )
 
-    def features(self, img: Tensor) -> Tensor:
+    def features(self, img: Tensor, *, paired: bool = False) -> Tensor:
         """Return the sum-pooled feature `[N, widths[-1]]`."""
         return sum_pool(relu(self.blocks(img)))
 
     def head(self, h: Tensor, c: Tensor | None = None) -> Tensor:
         return self.logit(h, c)
 
-    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
+    def forward(self, img: Tensor, c: Tensor | None = None, *, paired: bool = False) -> Tensor:
         return self.head(self.features(img), c)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pygan.context import Context
 from pygan.draws import Draws
-from pygan.networks.stylegan2_discriminator import Discriminator
+from pygan.networks.stylegan2_discriminator import Discriminator, std_group
 from pygan.networks.stylegan2_layers import (
     Architecture,
     Conv2dLayer,
@@ -54,12 +54,17 @@ class Spec:
     style_mixing: float = 0.9
     """Probability that a training batch takes its later layers' styles from other latents."""
     mbstd_group: int | None = 4
-    """Samples over which the minibatch standard deviation is taken; null: all that D sees at once, which are real and
-    generated pictures together in its own step."""
+    """Real or generated pictures over which the minibatch standard deviation is taken, at most those of the kind that
+    are computed at a time; null: all of these."""
     mbstd_channels: int = 1
     """Feature maps of minibatch standard deviation; 0: none."""
     conditional: bool = False
     """Class label as input of both mapping networks."""
+
+    def check_micro_batch(self, n: int) -> None:
+        """Raise `ConfigError` where D cannot compute `n` pictures of a kind at a time."""
+        if self.mbstd_channels:
+            std_group(n, self.mbstd_group)
 
     def generator(self, ctx: Context) -> "Generator":
         synthesis = Synthesis(

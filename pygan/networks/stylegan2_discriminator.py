@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pygan.errors import ConfigError
 from pygan.networks.stylegan2_layers import (
     Architecture,
     Conv2dLayer,
@@ -58,18 +59,43 @@ class DiscriminatorBlock(nn.Module):
         return shortcut + self.conv1(self.conv0(x), gain=math.sqrt(0.5)), img
 
 
-def minibatch_std(x: Tensor, group: int | None, channels: int) -> Tensor:
-    """Append `channels` constant maps: the standard deviation over groups of samples, averaged over features.
+def std_group(n: int, group: int | None) -> int:
+    """Return how many of `n` pictures of one kind, real or generated, share a standard deviation.
 
-    A group is every `N / group`-th sample of `[N, C, H, W]` (Karras et al., ICLR 2018, arXiv 1710.10196).
+    Args:
+        n: pictures of the kind that are computed at a time.
+        group: `mbstd_group`; None: all of them.
 
     Raises:
-        ValueError: the batch does not divide into groups.
+        ConfigError: the pictures do not divide into groups.
     """
-    n, _, height, width = x.shape
     group = n if group is None else min(group, n)
     if n % group:
-        raise ValueError(f"mbstd_group: a batch of {n} does not divide into groups of {group}")
+        raise ConfigError(f"mbstd_group: got {group}, expected a divisor of the {n} pictures computed at a time")
+    return group
+
+
+def minibatch_std(x: Tensor, group: int | None, channels: int, *, paired: bool = False) -> Tensor:
+    """Append constant maps: the standard deviation over groups of samples, averaged over features.
+
+    With n samples of a kind and groups of g, a group is every (n / g)-th sample of the kind (Karras et al., ICLR 2018,
+    arXiv 1710.10196). No group has samples of both kinds.
+
+    Args:
+        x: `[N, C, H, W]`.
+        group: samples of a group, at most those of a kind; None: all of a kind.
+        channels: maps to append, each the average over `C / channels` features.
+        paired: real and generated samples come by turns, so that N is twice the number of a kind.
+
+    Returns:
+        `[N, C + channels, H, W]`.
+
+    Raises:
+        ConfigError: the samples of a kind do not divide into groups.
+    """
+    n, _, height, width = x.shape
+    group = std_group(n // 2 if paired else n, group)
+    # n / group is even in a paired batch, so all samples of a group have places of the same parity
     y = x.reshape(group, n // group, channels, -1, height, width)
     y = (y.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=[2, 3, 4])
     y = y.repeat(group, 1)[:, :, None, None].expand(-1, -1, height, width)
@@ -97,7 +123,8 @@ class DiscriminatorEpilogue(nn.Module):
         self.fc = FullyConnected(width * 16, width, act="lrelu")
         self.out = FullyConnected(width, out_features)
 
-    def forward(self, x: Tensor, img: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, img: Tensor | None, *, paired: bool = False) -> Tensor:
+        """`paired`: as in `minibatch_std`."""
         x = x.float()
         if self.fromrgb is not None:
             x = x + self.fromrgb(img.float())
@@ -105,7 +132,7 @@ class DiscriminatorEpilogue(nn.Module):
             group = self.mbstd_group
             if group is not None and not self.training:  # batches of any size can be judged
                 group = max(size for size in range(1, group + 1) if x.shape[0] % size == 0)
-            x = minibatch_std(x, group, self.mbstd_channels)
+            x = minibatch_std(x, group, self.mbstd_channels, paired=paired)
         return self.fc(self.conv(x).flatten(1))
 
 
@@ -155,12 +182,12 @@ class Discriminator(nn.Module):
             mbstd_channels=mbstd_channels,
         )
 
-    def features(self, img: Tensor) -> Tensor:
-        """Return the vector `[N, F]` that the last layer reads."""
+    def features(self, img: Tensor, *, paired: bool = False) -> Tensor:
+        """Return the vector `[N, F]` that the last layer reads; `paired`: as in `minibatch_std`."""
         x, img = None, img.float()
         for r in self.resolutions:
             x, img = getattr(self, f"b{r}")(x, img)
-        return self.b4(x, img)
+        return self.b4(x, img, paired=paired)
 
     def head(self, h: Tensor, c: Tensor | None = None) -> Tensor:
         out = self.b4.out(h)
@@ -168,5 +195,5 @@ class Discriminator(nn.Module):
             return out.squeeze(1)
         return (out * self.mapping(None, c)).sum(1) / math.sqrt(out.shape[1])
 
-    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
-        return self.head(self.features(img), c)
+    def forward(self, img: Tensor, c: Tensor | None = None, *, paired: bool = False) -> Tensor:
+        return self.head(self.features(img, paired=paired), c)

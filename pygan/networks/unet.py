@@ -1,15 +1,17 @@
 """A compact U-Net for denoising: DDPM++ of Song et al., ICLR 2021, arXiv 2011.13456, as in EDM (Karras et al., NeurIPS
 2022, arXiv 2206.00364, appendix F.2).
 
-Residual blocks with an additive embedding of the noise level, halvings by averaging and doublings by repetition, one
-head of self-attention in the middle and at the listed sides (on the way up in the last block of each), skip connections
-from every block on the way down. Sums of two branches are divided by sqrt(2); the last convolution of every branch and
-of the network starts near zero, so that an untrained network predicts zero.
+Residual blocks with an additive embedding of the noise level, halvings by averaging and doublings by repetition with a
+learned 1x1 convolution on the shortcut, one head of self-attention in the middle and at the listed sides (on the way up
+in the last block of each), skip connections from every block on the way down. Sums of two branches are divided by
+sqrt(2); the last convolution of every branch and of the network starts near zero, so that an untrained network predicts
+zero.
 
-Differs from the official code in: a doubling and its convolution are one transposed convolution (the same function),
-dropout draws by global sample index, and labels of augmentations are always possible. Sizes: 64 channels with
-(1, 2, 2) and 2 blocks have 7.0 M parameters, 32 channels 1.75 M, 32 channels with (1, 2) and 1 block 0.75 M; EDM's own
-network for CIFAR-10 has 128 channels, (2, 2, 2), 4 blocks and 55.7 M.
+Layers and parameters are those of the official code (SongUNet). Differs from it in: a doubling and its convolution are
+one transposed convolution, and the 1x1 convolution of the shortcut comes before its repetition (the same functions);
+dropout draws by global sample index. Sizes with 6 labels of augmentations: 64 channels with (1, 2, 2) and 2 blocks have
+6.99 M parameters, 32 channels 1.75 M, 32 channels with (1, 2) and 1 block 0.75 M. EDM's own network for CIFAR-10 has
+128 channels, (2, 2, 2), 4 blocks, 9 labels and 55.73 M.
 """
 
 import math
@@ -30,7 +32,7 @@ from pygan.spec import spec
 class Spec:
     kind: Literal["unet"] = "unet"
     channels: int = Field(default=32, ge=4, multiple_of=4)
-    """Channels of the first maps."""
+    """Channels of the first convolution and of the embedding of the noise level, whose layers have 4 times as many."""
     multipliers: tuple[int, ...] = Field(default=(1, 2, 2), min_length=1)
     """Channels at each side in units of `channels`, from the full side on, every next one being half of it."""
     blocks: int = Field(default=2, ge=1)
@@ -78,8 +80,8 @@ class UNet(nn.Module):
         def block(into: int, out: int, resample: str = "", *, attention: bool = False) -> Block:
             return Block(into, out, features, resample=resample, attention=attention)
 
-        self.first = conv(channels, widths[0], 3)
-        skips, width = [widths[0]], widths[0]
+        self.first = conv(channels, spec.channels, 3)
+        skips, width = [spec.channels], spec.channels
         self.down = nn.ModuleList()
         for level, (side, wanted) in enumerate(zip(sides, widths, strict=True)):
             if level:
@@ -165,6 +167,8 @@ class Fourier(nn.Module):
 class Block(nn.Module):
     """Norm-SiLU-conv, the embedding added, norm-SiLU-dropout-conv, beside a shortcut; perhaps attention after it.
 
+    The shortcut is a 1x1 convolution where the side or the channels change, else the identity.
+
     Args:
         features: of the embedding.
         resample: "down": halves the side, "up": doubles it.
@@ -175,10 +179,10 @@ class Block(nn.Module):
         super().__init__()
         self.resample = resample
         self.norms = nn.ModuleList([norm(into), norm(out)])
-        self.conv0 = UpsampledConv(into, out) if resample == "up" else conv(into, out, 3, bias=False)
+        self.conv0 = UpsampledConv(into, out, bias=True) if resample == "up" else conv(into, out, 3)
         self.affine = linear(features, out)
         self.conv1 = conv(out, out, 3, gain=_NEAR_ZERO)
-        self.shortcut = conv(into, out, 1) if into != out else None
+        self.shortcut = conv(into, out, 1) if resample or into != out else None
         self.attention = Attention(out) if attention else None
 
     def forward(self, x: Tensor, y: Tensor, dropped: tuple[Draws, float] | None = None) -> Tensor:
@@ -186,14 +190,16 @@ class Block(nn.Module):
         h = silu(self.norms[0](x))
         if self.resample == "down":
             x, h = avg_pool2d(x, 2), avg_pool2d(h, 2)
-        elif self.resample == "up":
+        if self.shortcut is not None:
+            x = self.shortcut(x)
+        if self.resample == "up":  # after the 1x1 convolution, with which repetition commutes
             x = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
         h = self.conv0(h) + self.affine(y)[:, :, None, None]
         h = silu(self.norms[1](h))
         if dropped is not None:
             draws, share = dropped
             h = h * (draws.uniform(*h.shape[1:]) >= share) / (1 - share)
-        x = (self.conv1(h) + (x if self.shortcut is None else self.shortcut(x))) * _HALF_POWER
+        x = (self.conv1(h) + x) * _HALF_POWER
         return x if self.attention is None else self.attention(x)
 
 

@@ -9,6 +9,7 @@ import functools
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import json
 import os
 import sys
 import warnings
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import torch
 from torch import Tensor
@@ -23,7 +26,25 @@ from torch import Tensor
 from pygan.errors import ConfigError
 from pygan.ops.source_hash import csrc_digest
 
+DISTRIBUTION = "pygan-lowdata"
+"""The name that pip knows; on the package index, `pygan` is another project."""
 BUILD_HINT = "run `make setup` in a clone, or `pip install .` where a C++ compiler and torch are installed"
+NOT_BUILT = "not_built.txt"
+"""Beside this file in a package that was built without the extension: the reason, in one clause."""
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def _installed() -> Iterator[Path]:
+    """Yield the package folders of the installed distribution; an editable one lies where its clone lies."""
+    try:
+        distribution = importlib.metadata.distribution(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return
+    yield Path(str(distribution.locate_file("pygan")))
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):
+        yield Path(url2pathname(urlsplit(origin["url"]).path), "pygan")
 
 
 def _candidates() -> list[Path]:
@@ -31,11 +52,20 @@ def _candidates() -> list[Path]:
 
     The second place counts where a clone in the working directory hides the installed package.
     """
-    folders = [Path(__file__).resolve().parents[1]]
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        folders.append(Path(str(importlib.metadata.distribution("pygan").locate_file("pygan"))))
     names = [f"_C{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    return [folder / name for folder in folders for name in names if (folder / name).is_file()]
+    return [folder / name for folder in (_PACKAGE, *_installed()) for name in names if (folder / name).is_file()]
+
+
+def _why_not_built() -> str:
+    reason = _PACKAGE / "ops" / NOT_BUILT
+    return "pygan._C is not built" + (f" ({reason.read_text().strip()})" if reason.is_file() else "")
+
+
+def _is_of_other_sources(module: ModuleType, path: Path) -> bool:
+    """True where the extension is that of another tree, and this tree's native sources differ from those it has."""
+    sources = _PACKAGE.parent
+    borrowed = path.parent.resolve() != _PACKAGE
+    return borrowed and (sources / "CMakeLists.txt").is_file() and module.csrc_digest != csrc_digest(sources)
 
 
 def _load() -> tuple[ModuleType | None, str]:
@@ -44,7 +74,7 @@ def _load() -> tuple[ModuleType | None, str]:
         return None, "PYGAN_OPS=reference"
     candidates = _candidates()
     if not candidates:
-        return None, "pygan._C is not built"
+        return None, _why_not_built()
     path = candidates[0]
     spec = importlib.util.spec_from_file_location("pygan._C", path)
     assert spec is not None and spec.loader is not None
@@ -53,8 +83,10 @@ def _load() -> tuple[ModuleType | None, str]:
         spec.loader.exec_module(module)
     except ImportError as error:
         return None, f"{path} cannot be loaded beside torch {torch.__version__} ({error})"
+    if _is_of_other_sources(module, path):
+        return None, f"{path}, which is installed, was built from other sources than {_PACKAGE.parent / 'csrc'}"
     sys.modules["pygan._C"] = module
-    return module, f"{Path(path).name} is loaded"
+    return module, f"{path.name} is loaded"
 
 
 _WANTED = os.environ.get("PYGAN_OPS", "")

@@ -14,6 +14,9 @@ Paper and released code disagree, and the switches below say which is which:
   (`weights: raw`), the SNGAN driver prunes G and its moving average apart and trains the ticket with the average's mask
   (`weights: ema` is the nearest sound rule).
 
+Differs from the official code in: of n living weights a round removes round(fraction n), where the BigGAN driver
+removes int(fraction n) + 1, which is the same number or one more.
+
 Not reproduced, because they are accidents: the SNGAN driver ranks by stale copies (PyTorch's pruning refreshes them in
 forward only: G by the averaged weights of the last validation, the average by the weights of the previous pruning); and
 its masked entries stay at their initial values behind a forward hook. Here, as in the BigGAN driver, a pruned weight

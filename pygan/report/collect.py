@@ -194,6 +194,7 @@ def _evaluation(path: Path) -> Evaluation:
         nimg=record.get("nimg"),
         metrics=metrics,
         protocol=_get(record, "protocol", path),
+        device=(record.get("device") or {}).get("type"),
     )
 
 

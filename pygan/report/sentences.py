@@ -55,7 +55,7 @@ def _verdict_sentence(study: Study, v: Verdict) -> str:
         _comparison(f"{claim.against} in {metric_title(metric)}", effect, "another network finds it, too")
         for metric, effect in study.other_judges(claim).items()
     ]
-    return f"{measured}{_consequence(v, decimals)}.{_cost(study, v)}{''.join(others)}"
+    return f"{measured}{_consequence(v, decimals)}.{_cost(study, v)}{_devices(study, v)}{''.join(others)}"
 
 
 def _comparison(other: str, effect: Paired | None, meaning: str) -> str:
@@ -103,6 +103,20 @@ def _cost(study: Study, v: Verdict) -> str:
         return ""
     search = " with the search for its ticket" if (study.runs[v.claim.arm] or {}).get("ticket") else ""
     return f" Not at equal time: {v.claim.arm} trained {ratio:.1f} times as long{search}."
+
+
+def _devices(study: Study, v: Verdict) -> str:
+    """Say which runs of a claim computed on which kind of device; empty where there is one kind."""
+    runs: dict[str, list[str]] = {}
+    for run in v.claim.subjects:
+        for kind in study.device_kinds(run):
+            runs.setdefault(kind, []).append(run)
+    if len(runs) < 2:
+        return ""
+    listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in sorted(runs.items()))
+    return (
+        f" The runs did not compute on one kind of device ({listed}), so the effect includes their different rounding."
+    )
 
 
 def _untrained_sentence(study: Study) -> str:

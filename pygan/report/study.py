@@ -45,6 +45,8 @@ class Evaluation:
     metrics: dict[str, Measured]
     protocol: dict[str, Any]
     """Network and its sha256, resize, n_real, n_gen, reference split, dtype, ... of the first judge."""
+    device: str | None = None
+    """Kind of device that computed the numbers; None: not recorded."""
 
     def record(self, metric: str) -> dict[str, Any]:
         """Return how a number came about: its own record, or that of all numbers where it has none."""
@@ -199,6 +201,11 @@ class Study:
             if network != own and name == f"{stem}_{network}"
         }
 
+    def device_kinds(self, run: str) -> list[str]:
+        """Return the kinds of device, `cpu` or `cuda`, that trained or measured `run`; empty where none is recorded."""
+        found = [(job.record.get("device") or {}).get("type") for job in self.jobs.values() if run_of(job) == run]
+        return sorted({kind for kind in (*found, *(e.device for e in self.of_run(run))) if kind})
+
     def versions(self) -> dict[str, str]:
         """Return package -> version over all training jobs; differing versions are joined by " / "."""
         found: dict[str, dict[str, None]] = {}
@@ -218,7 +225,7 @@ class Study:
 
     def continued_seconds(self, job: Job) -> float:
         """Return the training seconds that led to the snapshot from which `job` went on; 0 for one from scratch."""
-        parent = (self.runs.get(job.name.partition("@")[0]) or {}).get("continues")
+        parent = (self.runs.get(run_of(job)) or {}).get("continues")
         nimg = self._start_nimg(parent, job.seed) if parent else None
         return 0.0 if nimg is None else self.seconds_at(parent["run"], job.seed, nimg) or 0.0
 
@@ -267,6 +274,11 @@ class Study:
         if job is None or not ticks:
             return 0.0 if nimg == 0 else None
         return self.continued_seconds(job) + ticks[0]["seconds"] + self.ticket_search_seconds(run, seed)
+
+
+def run_of(job: Job) -> str:
+    """Return the run that a training job belongs to."""
+    return job.name.partition("@")[0]
 
 
 def _network(evaluation: Evaluation, metric: str) -> str:

@@ -5,8 +5,8 @@ code, rather than by a module wrapper: the penalties of R1 and path length diffe
 hooks do not see. Every process ends a step with the same weights, so only the first one writes.
 
 Random numbers belong to global sample indices, so that two processes with 8 pictures each draw what one with 16 draws.
-Results are the same up to the rounding of sums, except where a batch is looked at as a whole: batch normalization,
-minibatch standard deviation and style mixing see the share of their process.
+Results are the same up to the rounding of sums, except where pictures are compared or share a draw: batch
+normalization, minibatch standard deviation and style mixing take the pictures that one process computes at a time.
 """
 
 import os
@@ -73,13 +73,16 @@ class Ranks:
         return bool(flags)
 
 
-def join() -> Ranks:
-    """Return this process's place, on a GPU of its own where there are GPUs.
+def join(kind: str | None = None) -> Ranks:
+    """Return the place of this process, which computes on a GPU of its own or on the CPU.
 
-    Processes started by torchrun find each other through its environment variables; any other process is alone.
+    Processes that torchrun started find each other through its environment variables; any other process is alone.
+
+    Args:
+        kind: `cuda` or `cpu`; None: `cuda` where there are GPUs.
     """
     rank, size, local = (int(os.environ.get(name, default)) for name, default in _TORCHRUN.items())
-    gpu = torch.cuda.is_available()
+    gpu = torch.cuda.is_available() if kind is None else kind == "cuda"
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)

@@ -51,7 +51,10 @@ class Side(Descent):
     The gradients of a move are accumulated over micro-batches of `batch_gpu` pictures and averaged over the processes.
     Lazy terms, those with an interval, either belong to the move in which they are due (`lazy: merged`) or make a move
     of their own, Adam being corrected for the additional ones (`separate`; Karras et al., CVPR 2020, arXiv 1912.04958,
-    appendix B). They are computed in float32, because they differentiate a gradient.
+    appendix B): with k lazy moves per move of the game, the learning rate is multiplied by s = 1 / (1 + k) and each
+    moment raised to the power of s. `g_lazy_every` counts among the lazy moves of G, though no term makes it. In a lazy
+    move of its own, weights that its terms do not reach have a gradient of zero, so that Adam's moments of all weights
+    decay alike, as in StyleGAN2-ADA. Lazy terms are computed in float32, because they differentiate a gradient.
 
     Args:
         phase: "D" or "G".
@@ -74,7 +77,10 @@ class Side(Descent):
         self.regularizers = [regularizer for regularizer in run.regularizers if phase in regularizer.phases]
         self.terms: dict[str, Tensor] = {}
         """The newest value of every term of the loss, by name."""
-        lazy_moves = sum(1 / r.every for r in self.regularizers if r.every > 1) if spec.lazy == "separate" else 0.0
+        intervals = [r.every for r in self.regularizers if r.every > 1]
+        if phase == "G" and spec.g_lazy_every is not None:
+            intervals.append(spec.g_lazy_every)
+        lazy_moves = sum(1 / every for every in intervals) if spec.lazy == "separate" else 0.0
         share = 1 / (1 + lazy_moves)
         first, second = spec.betas or BETAS
         super().__init__(network, lr * share, (first**share, second**share), masked, spec, ranks)
@@ -119,9 +125,18 @@ class Side(Descent):
                 loss = loss + every * term
                 means[name] = means.get(name, 0) + weight * term.detach()
             self.add(weight * loss)
+        if not play:
+            self._reach_all(step)
         self.terms |= means
         self.apply()
         return step
+
+    def _reach_all(self, step: Step) -> None:
+        """Give a gradient of zero to the weights without one, of the networks that play in `step`."""
+        for network in [step.G] if self.phase == "G" else [d for _, d in step.players()]:
+            for parameter in network.parameters():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
 
     def _terms(
         self, step: Step, regularizers: Sequence[Regularizer], *, play: bool
@@ -163,7 +178,7 @@ def _decide_D(run: Run, step: Step) -> Tensor:
         _generate(step)
     step.real_logits, step.gen_logits = [], []
     for i, d in step.players():
-        heads = [logits.float() for logits in d(*d.pair(step, i))]
+        heads = [logits.float() for logits in d(*d.pair(step, i), paired=True)]
         real_logits = [logits[..., 0::2] for logits in heads]
         d.observe(real_logits)
         step.real_logits += real_logits

@@ -4,6 +4,16 @@ Methods enter as discriminators, regularizers and masks; the loop knows their in
 StyleGAN2-ADA (Karras et al., NeurIPS 2020, arXiv 2006.06676): lazy regularization, half-life average, image counts as
 the clock. All randomness is a function of (seed, stream, global sample index), so a run that is interrupted and
 continued ends with the same bits.
+
+Differs from the official code in:
+
+- A step moves D, with R1 where it is due, and then G, with path length where it is due. There G moves first: Gmain,
+  Greg, Dmain, Dreg.
+- A term with interval k is due in the steps k - 1, 2 k - 1, ... from 0 on. There it is due in the steps 0, k, ...
+- The ramp of the average's half-life counts the pictures of the step that ends. There it counts those before the step.
+- Lazy terms of G use latents of the same step's move of G. There each phase draws latents of its own.
+
+They change the numbers of a training, not what it optimizes.
 """
 
 from collections.abc import Sequence

@@ -37,6 +37,9 @@ class TrainingSpec:
     lazy: Literal["merged", "separate"] = "merged"
     """Terms with an interval belong to the step in which they are due, or make an optimizer step of their own with
     Adam corrected for it (StyleGAN2)."""
+    g_lazy_every: int | None = Field(default=None, ge=2)
+    """Steps between two lazy moves of G that no term makes and for which Adam is corrected all the same; null: none.
+    Needs `lazy: separate`. StyleGAN2-ADA's configuration `cifar` gives path length no weight and keeps its interval."""
     sanitize_gradients: bool = False
     """Replace gradients that are not finite by 0 (NaN) and 1e5 (infinity), as StyleGAN2-ADA does."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -60,6 +63,11 @@ class TrainingSpec:
     monitor_images: int = Field(default=100, ge=1)
     """Training, held-out and generated pictures on which logits, or losses of a denoiser, are recorded at each tick."""
 
+    def micro_batches(self, share: int) -> set[int]:
+        """Return the sizes of the parts in which one process computes its share of a batch."""
+        part = min(self.batch_gpu or share, share)
+        return {part, share % part} - {0}
+
     @property
     def nimg_per_step(self) -> int:
         """Real pictures per iteration: discriminator steps times batch."""
@@ -74,6 +82,8 @@ class TrainingSpec:
                     raise ValueError(
                         f"{name}: got {value}, expected a multiple of batch x d_steps = {self.nimg_per_step}"
                     )
+        if self.g_lazy_every is not None and self.lazy == "merged":
+            raise ValueError(f"g_lazy_every: got {self.g_lazy_every} with lazy: merged, expected lazy: separate")
         if not self.snapshots or list(self.snapshots) != sorted({*self.snapshots}):
             raise ValueError(f"snapshots: got {list(self.snapshots)}, expected increasing image counts")
         if self.snapshots[-1] != self.total_nimg:

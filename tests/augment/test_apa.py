@@ -92,7 +92,7 @@ def test_a_family_that_does_not_fit_the_data_is_refused():
 class Quadratic(nn.Module):
     """D(x) = |x|^2 / 2, whose gradient is x."""
 
-    def forward(self, img, c):
+    def forward(self, img, c, paired=False):
         return img.square().sum((1, 2, 3)) / 2
 
 

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pygan.data import store as store_module
+from pygan.data.lmdb_file import seal
 from pygan.data.pictures import ArrayPicture
 from pygan.data.store import Store, write_store
-from pygan.errors import CannotWrite, DataError, MissingInput
+from pygan.errors import CannotWrite, ConfigError, DataError, MissingInput
 
 
 def pixels_of(items) -> np.ndarray:
@@ -266,3 +267,16 @@ def test_a_rewritten_file_is_read_anew(tmp_path, make_items):
     write_store(tmp_path / "b.lmdb", make_items(7, seed=1), resolution=8)
     shutil.move(tmp_path / "b.lmdb", path)
     np.testing.assert_array_equal(Store(path).read(range(7)), pixels_of(make_items(7, seed=1)))
+
+
+def test_another_data_format_of_lmdb_is_refused(tmp_path):
+    path = tmp_path / "a.lmdb"
+    with lmdb.open(str(path), subdir=False, lock=False) as environment:
+        page_size, pages = environment.stat()["psize"], environment.info()["last_pgno"] + 1
+    content = bytearray(path.read_bytes())
+    assert content[16:24] == (0xBEEFC0DE).to_bytes(4, "little") + (1).to_bytes(4, "little")  # mm_magic, mm_version
+    content[20:24] = (2).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"data format 2, expected 0xbeefc0de and 1: install a version of .* lmdb"):
+        seal(path, page_size, pages)
+    assert path.read_bytes() == content

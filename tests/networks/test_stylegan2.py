@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from minibatch import std_alone
 from published import published
 from torch import Tensor, nn
 
@@ -250,6 +251,26 @@ def test_noise_is_constant_without_draws_and_a_function_of_them_with() -> None:
     assert not torch.equal(a, b) and not torch.equal(a, G.body(ws))
 
 
+@pytest.mark.parametrize(
+    ("n", "group"), [(16, 32), (8, 32), (4, 8), (2, 4), (1, 4), (6, None), (4, 4), (8, 4), (6, 3), (12, 4)]
+)
+def test_minibatch_std_of_a_pair_is_that_of_either_kind_alone(n: int, group: int | None) -> None:
+    """Both kinds differ in scale, so that a group with samples of both would show."""
+    real, generated = (torch.randn(n, 3, 2, 2, dtype=torch.float64) * scale for scale in (1, 10))
+    y = minibatch_std(torch.stack([real, generated], 1).flatten(0, 1), group, 1, paired=True)
+    for place, x in enumerate((real, generated)):
+        assert torch.equal(y[place::2, :3], x)
+        torch.testing.assert_close(y[place::2, 3], std_alone(x, group)[:, None, None].expand(-1, 2, 2))
+        assert torch.equal(minibatch_std(x, group, 1), y[place::2])
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_groups_that_do_not_divide_the_pictures_of_a_kind_are_refused(paired: bool) -> None:
+    x = torch.randn(12 if paired else 6, 4, 2, 2)  # 12 pictures would divide into groups of 4, of both kinds
+    with pytest.raises(ValueError, match="mbstd_group: got 4, expected a divisor of the 6 pictures computed at a time"):
+        minibatch_std(x, 4, 1, paired=paired)
+
+
 def test_minibatch_std_by_hand() -> None:
     x = torch.randn(6, 4, 2, 2, dtype=torch.float64)
     y = minibatch_std(x, 3, 2)  # groups {0, 2, 4} and {1, 3, 5}; channels {0, 1} and {2, 3}
@@ -259,8 +280,6 @@ def test_minibatch_std_by_hand() -> None:
         for feature in range(2):
             variance = ((members - members.mean(0)) ** 2).mean(0)[2 * feature : 2 * feature + 2]
             assert torch.allclose(y[sample, 4 + feature], (variance + 1e-8).sqrt().mean())
-    with pytest.raises(ValueError, match="mbstd_group: a batch of 6 does not divide into groups of 4"):
-        minibatch_std(x, 4, 1)
 
 
 def test_published_widths() -> None:

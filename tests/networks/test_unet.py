@@ -40,13 +40,93 @@ def test_the_output_has_the_shape_of_the_input_and_starts_near_zero(resolution, 
     assert awake(network)(x, torch.zeros(2)).std() > 0.05
 
 
+def edm_size(side: int, channels: int, multipliers: list[int], blocks: int, attention: list[int], labels: int) -> int:
+    """Return how many parameters EDM's SongUNet (DDPM++, pictures of 3 channels, no classes) has, block by block."""
+    embedding = 4 * channels
+
+    def conv(into: int, out: int, kernel: int) -> int:
+        return out * into * kernel**2 + out
+
+    def linear(into: int, out: int) -> int:
+        return out * into + out
+
+    def norm(width: int) -> int:
+        return 2 * width
+
+    def block(into: int, out: int, *, resampled: bool = False, attends: bool = False) -> int:
+        count = norm(into) + conv(into, out, 3) + linear(embedding, out) + norm(out) + conv(out, out, 3)
+        if resampled or into != out:
+            count += conv(into, out, 1)
+        return count + (norm(out) + conv(out, 3 * out, 1) + conv(out, out, 1) if attends else 0)
+
+    total = labels * channels + linear(channels, embedding) + linear(embedding, embedding) + conv(3, channels, 3)
+    width, skips = channels, [channels]
+    for level, factor in enumerate(multipliers):
+        if level > 0:
+            total += block(width, width, resampled=True)
+            skips.append(width)
+        for _ in range(blocks):
+            total += block(width, factor * channels, attends=side >> level in attention)
+            width = factor * channels
+            skips.append(width)
+    total += block(width, width, attends=True) + block(width, width)
+    for level, factor in reversed(list(enumerate(multipliers))):
+        if level < len(multipliers) - 1:
+            total += block(width, width, resampled=True)
+        for i in range(blocks + 1):
+            attends = i == blocks and side >> level in attention
+            total += block(width + skips.pop(), factor * channels, attends=attends)
+            width = factor * channels
+    return total + norm(width) + conv(width, 3, 3)
+
+
 @pytest.mark.parametrize(
-    ("channels", "multipliers", "blocks", "millions"), [(64, [1, 2, 2], 2, 6.99), (32, [1, 2, 2], 2, 1.75)]
+    ("channels", "multipliers", "blocks", "attention", "labels", "published"),
+    [
+        (32, [1, 2, 2], 2, [16], 6, 1_754_339),  # counted in the official code
+        (64, [1, 2, 2], 2, [16], 6, None),
+        (16, [1, 2], 1, [], 6, None),
+        (32, [2, 1, 3], 1, [32, 8], 0, None),
+        (128, [2, 2, 2], 4, [16], 9, 55_733_891),  # counted in the official code, CIFAR-10
+    ],
 )
-def test_sizes_are_those_of_edm(channels, multipliers, blocks, millions):
-    """Counted in EDM's SongUNet, which also has 9 labels of augmentations and biases before norms."""
-    network = build(32, channels=channels, multipliers=multipliers, blocks=blocks, attention=[16])
-    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
+def test_sizes_are_those_of_edm(channels, multipliers, blocks, attention, labels, published):
+    sizes = {"channels": channels, "multipliers": multipliers, "blocks": blocks, "attention": attention}
+    with torch.device("meta"):
+        network = build(32, augment_labels=labels, **sizes)
+    size = edm_size(32, labels=labels, **sizes)
+    assert published in (None, size)
+    assert sum(p.numel() for p in network.parameters()) == size
+
+
+@pytest.mark.parametrize("resample", ["down", "up"])
+def test_the_shortcut_of_a_resampling_block_is_resampled_and_goes_through_a_1x1_convolution(resample):
+    """EDM's Conv2d with kernel 1 and the filter [1, 1]: resampling, weight, bias; the branch beside it is zero here."""
+    torch.manual_seed(0)
+    block = Block(8, 8, 4, resample=resample).requires_grad_(False)
+    block.conv1.weight.zero_()
+    block.shortcut.bias.normal_()
+    x = torch.randn(2, 8, 4, 4)
+    if resample == "down":
+        pixels = (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
+    else:
+        pixels = interpolate(x, scale_factor=2)
+    expected = torch.einsum("oc,nchw->nohw", block.shortcut.weight[:, :, 0, 0], pixels)
+    expected = (expected + block.shortcut.bias[:, None, None]) / 2**0.5
+    torch.testing.assert_close(block(x, torch.randn(2, 4)), expected)
+
+
+def test_a_bias_before_the_embedding_is_added_in_both_kinds_of_convolution():
+    torch.manual_seed(0)
+    for resample in ("", "up"):
+        block = Block(8, 8, 4, resample=resample).requires_grad_(False)
+        x, y, bias = torch.randn(1, 8, 4, 4), torch.randn(1, 4), torch.randn(8)
+        block.affine.bias.copy_(bias)
+        torch.nn.init.xavier_uniform_(block.conv1.weight)
+        expected = block(x, y)
+        block.affine.bias.zero_()
+        block.conv0.bias.copy_(bias)
+        torch.testing.assert_close(block(x, y), expected)
 
 
 def test_attention_follows_the_blocks_that_edm_has_it_after():
@@ -89,7 +169,8 @@ def test_the_embedding_is_sines_then_cosines_of_falling_frequencies():
 def test_a_doubling_repeats_pixels_before_its_convolution():
     torch.manual_seed(0)
     up, same = Block(8, 8, 4, resample="up"), Block(8, 8, 4)
-    same.load_state_dict({k.replace("conv0.weight", "conv0.weight"): v for k, v in up.state_dict().items()})
+    same.shortcut = up.shortcut
+    same.load_state_dict(up.state_dict())
     x, y = torch.randn(1, 8, 4, 4), torch.randn(1, 4)
     # group norm does not see a repetition, so a doubled input is the same map
     torch.testing.assert_close(up(x, y), same(interpolate(x, scale_factor=2), y))

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -9,8 +10,10 @@ import pytest
 from pygan import ops
 from pygan.errors import ConfigError
 from pygan.ops import check_build, csrc_digest
+from pygan.ops.extension import DISTRIBUTION, NOT_BUILT
 
 ROOT = Path(__file__).resolve().parents[2]
+INFORMATION = f"{DISTRIBUTION.replace('-', '_')}-0.0.dist-info"
 
 CALL_THREE_TIMES = """
 import torch
@@ -33,9 +36,9 @@ def run(package_parent: Path, choice: str) -> subprocess.CompletedProcess[str]:
 def bare(tmp_path: Path) -> Path:
     """A copy of the package as it is where no compiler was there: without the extension, and not installed."""
     shutil.copytree(ROOT / "pygan", tmp_path / "pygan", ignore=shutil.ignore_patterns("_C.*", "__pycache__"))
-    information = tmp_path / "pygan-0.0.dist-info"
+    information = tmp_path / INFORMATION
     information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: pygan\nVersion: 0.0\n")
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {DISTRIBUTION}\nVersion: 0.0\n")
     return tmp_path
 
 
@@ -79,12 +82,46 @@ def test_clone_finds_the_extension_of_the_installed_package(bare: Path, native: 
     installed = tmp_path / "site"
     (installed / "pygan").mkdir(parents=True)
     shutil.copy(str(ops.build_info()["path"]), installed / "pygan")
-    shutil.move(bare / "pygan-0.0.dist-info", installed)
+    shutil.move(bare / INFORMATION, installed)
     command = [sys.executable, "-c", f"import sys; sys.path[:0] = {[str(bare), str(installed)]!r}\n{CALL_THREE_TIMES}"]
     environment = {**os.environ, "PYGAN_OPS": "native"}
     result = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=True)
     assert result.stdout.startswith("native | ")
     assert f"'path': '{installed}" in result.stdout
+
+
+@pytest.fixture
+def beside_an_editable_install(bare: Path, tmp_path: Path) -> tuple[Path, str]:
+    """A second clone, without extension, while the package is installed editable from a first one that has it."""
+    first = tmp_path / "first clone" / "pygan"
+    first.mkdir(parents=True)
+    shutil.copy(str(ops.build_info()["path"]), first)
+    origin = {"url": first.parent.as_uri(), "dir_info": {"editable": True}}
+    (bare / INFORMATION / "direct_url.json").write_text(json.dumps(origin))
+    shutil.copy(ROOT / "CMakeLists.txt", bare)
+    shutil.copytree(ROOT / "csrc", bare / "csrc")
+    return bare, f"{first}/_C"
+
+
+def test_second_clone_finds_the_extension_of_an_editable_install(native: None, beside_an_editable_install) -> None:
+    clone, extension = beside_an_editable_install
+    result = run(clone, "native")
+    assert result.stdout.startswith("native | ") and f"'path': '{extension}" in result.stdout, result.stderr
+
+
+def test_second_clone_with_other_sources_does_not_use_it(native: None, beside_an_editable_install) -> None:
+    clone, extension = beside_an_editable_install
+    with (clone / "csrc" / "module.cpp").open("a") as source:
+        source.write("// changed\n")
+    result = run(clone, "")
+    assert result.stdout.startswith(f"reference | {extension}")
+    assert f"was built from other sources than {clone / 'csrc'}; run `make setup`" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_package_that_was_built_without_the_extension_says_why(bare: Path) -> None:
+    (bare / "pygan" / "ops" / NOT_BUILT).write_text("torch was not installed before it\n")
+    assert run(bare, "").stdout.startswith("reference | pygan._C is not built (torch was not installed before it) | {}")
 
 
 def test_the_extension_was_built_from_this_tree(native: None) -> None:

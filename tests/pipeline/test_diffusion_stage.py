@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from stand_in_device import stand_in_gpu
 
 from pipeline import diffusion
 from pygan.checkpoint import write_tensors
@@ -38,10 +39,13 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {split: folder / f"{split}.lmdb" for split in ("train", "validation", "test")}
 
 
-def measure(out: Path, subject: str, inputs: dict[str, list[Path]], section: dict[str, Any], **more: Any) -> Any:
+def measure(
+    out: Path, subject: str, inputs: dict[str, list[Path]], section: dict[str, Any], device: str = "cpu", **more: Any
+) -> Any:
     out.mkdir(exist_ok=True)
     config = {"subject": subject, "diffusion": SETTINGS | {"toy": None} | section, **more}
-    diffusion.main({"stage": "diffusion", "config": config}, inputs=inputs, out=out)
+    spec = {"stage": "diffusion", "config": config, "device": {"type": device, "why": "as in the test"}}
+    diffusion.main(spec, inputs=inputs, out=out)
     return json.loads((out / "diffusion.json").read_text())
 
 
@@ -164,3 +168,31 @@ def test_a_denoiser_is_compared_with_the_optimum(stores: dict[str, Path], tmp_pa
     expected = torch.cdist(held_out.flatten(1), x0.flatten(1)).min(1).values.mean() / x0[0].numel() ** 0.5
     assert record["held_out"]["nearest"] == pytest.approx(float(expected), rel=1e-4)
     assert [point["sigma"] for point in record["reverse"]] == pytest.approx([80, 0.002])
+
+
+def assert_same_on_a_gpu(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: Any, **config: Any) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a real GPU is there, whose numbers differ by rounding")
+    on_cpu = measure(folder / "cpu", *arguments, **config)
+    with stand_in_gpu(monkeypatch):
+        on_gpu = measure(folder / "gpu", *arguments, **config, device="cuda")
+    assert (on_cpu.pop("device")["type"], on_gpu.pop("device")["type"]) == ("cpu", "cuda")
+    assert on_gpu == on_cpu
+
+
+def test_exact_denoisers_compute_on_a_gpu(
+    stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = {"pictures": list(stores.values())}
+    assert_same_on_a_gpu(monkeypatch, tmp_path, "exact", inputs, {"exact": EXACT}, seed=0)
+
+
+def test_a_denoiser_is_measured_on_a_gpu(
+    stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = {"kind": "unet", "channels": 4, "multipliers": [1], "blocks": 1, "attention": []}
+    loss = {"kind": "denoising", "steps": 2}
+    inputs = {split: [stores[split]] for split in ("train", "validation")}
+    *inputs["snapshot"], other = snapshots(tmp_path, base, (10, 20), loss)
+    config = RUN | {"run": "unet", "base": base, "loss": loss}
+    assert_same_on_a_gpu(monkeypatch, tmp_path, "run", inputs | {"other": [other]}, {}, **config)

@@ -37,8 +37,11 @@ def test_events_of_snakemake_become_lines() -> None:
     left, said, finished, clock = dict(jobs), [], [], Clock()
     expected = {"train_base": 200.0, "evaluate base": 20.0, "report": 20.0}
     progress = Progress(lambda: list(left.items()), Estimate(expected, 2), said.append, finished.append, clock)
-    progress.begin()
-    assert said == ["5 jobs to do, about 4 minutes left"]  # (2 x 200 + 2 x 20 + 20) / 2 = 230 s
+    progress.begin("Trainings compute on the CPU.")
+    assert said == [
+        "Trainings compute on the CPU.",
+        "5 jobs to do, about 4 minutes left",
+    ]  # (2 x 200 + 2 x 20 + 20) / 2 = 230 s
 
     progress.emit(record(Event.JOB_STARTED, jobs=[1, 2]))
     clock.now += 300.0

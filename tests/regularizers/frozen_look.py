@@ -50,7 +50,7 @@ class Brightness(nn.Module):
         super().__init__()
         self.gain = nn.Parameter(torch.tensor(3.0))
 
-    def forward(self, img: Tensor, c: Tensor | None) -> Tensor:
+    def forward(self, img: Tensor, c: Tensor | None, *, paired: bool = False) -> Tensor:
         return self.gain * img.mean((1, 2, 3))
 
 

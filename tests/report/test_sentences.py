@@ -131,3 +131,17 @@ def test_a_claim_about_unknown_numbers_of_diffusion_is_named(
     config["claims"] = [fields | {"arm": "network", "against": "optimum"} | change]
     with pytest.raises(ValueError, match=r"claims\.d: no 'cop\w+' of 'net\w*', expected one of optimum: copied"):
         collect(config, {"diffusion": [path]})
+
+
+def test_runs_of_different_devices_are_named(study: Study) -> None:
+    assert "kind of device" not in judged(study)[0]
+    for (name, _), job in study.jobs.items():
+        if name == "aided":
+            job.record["device"] = {"type": "cuda", "name": "NVIDIA H200"}
+    sentence, _ = judged(study)
+    assert "did not compute on one kind of device (cpu: base; cuda: aided), so the effect includes" in sentence
+
+
+def test_a_measurement_on_another_device_is_named(study: Study) -> None:
+    study.evaluations = [replace(e, device="cuda" if e.run == "base" else "cpu") for e in study.evaluations]
+    assert "did not compute on one kind of device (cpu: aided, base; cuda: base)" in judged(study)[0]

@@ -1,6 +1,7 @@
 """A side's move: micro-batches, lazy terms, precision, sanitizing; and what a broken or too large one leaves behind."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,15 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny import SPEC, tiny_run
+from minibatch import std_alone
+from tiny import BASE, SPEC, tiny_run
 
 from pygan.checkpoint import read_tensors
+from pygan.context import Context
 from pygan.errors import ConfigError, NumericalError
 from pygan.pruning.masks import Masked
+from pygan.recipes import family
+from pygan.spec import load_spec, parse
 from pygan.training import stats
 from pygan.training.distributed import Ranks
 from pygan.training.game import Run, Side
@@ -23,6 +28,7 @@ from pygan.training.progress import GRID
 from pygan.training.spec import TrainingSpec
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
+STYLEGAN2 = {"kind": "stylegan2", "z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "mapping_layers": 2}
 SHORT = replace(SPEC, total_nimg=16, snapshots=(16,))
 
 
@@ -35,8 +41,7 @@ def side_of(run: Run, phase: str, spec: TrainingSpec) -> Side:
 
 def gradients_of(phase: str, **fields: object) -> dict[str, torch.Tensor]:
     """Return the gradients of one move on four pictures, R1 included, and those of a base without batch statistics."""
-    base = {"kind": "stylegan2", "z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "mapping_layers": 2}
-    run = tiny_run(base=base | {"style_mixing": 0.0, "mbstd_channels": 0})
+    run = tiny_run(base=STYLEGAN2 | {"style_mixing": 0.0, "mbstd_channels": 0})
     side = side_of(run, phase, replace(SPEC, **fields))
     side.move(1, 4, torch.arange(4))
     return {name: p.grad for name, p in side.network.named_parameters() if p.grad is not None}
@@ -50,6 +55,29 @@ def test_micro_batches_add_up_to_the_batch(phase):
         assert parts.keys() == whole.keys()
         for name, gradient in whole.items():
             torch.testing.assert_close(parts[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize(("batch_gpu", "group"), [(2, 4), (4, 4), (1, 4), (4, 2), (2, None)])
+def test_minibatch_std_takes_one_kind_of_pictures_in_every_phase(batch_gpu, group):
+    """In each pass through D: its own, R1's, that of perturbed features, G's; micro-batch by micro-batch."""
+    terms = [{"kind": "r1", "every": 2}, {"kind": "feature_adversary"}]
+    terms = [load_spec("pygan.regularizers", term).build(Context(resolution=16)) for term in terms]
+    run = tiny_run(base=STYLEGAN2 | {"mbstd_group": group}, augment={"kind": "ada", "target": None}, regularizers=terms)
+    epilogue, seen = run.D[0].network.b4, []
+    epilogue.register_forward_pre_hook(lambda module, inputs: seen.append([inputs[0].detach()]))
+    epilogue.conv.register_forward_pre_hook(lambda module, inputs: seen[-1].append(inputs[0][:, -1, 0, 0].detach()))
+    sides = [side_of(run, phase, replace(SPEC, batch_gpu=batch_gpu)) for phase in ("D", "G")]
+    for side in sides:
+        side.move(1, 4, torch.arange(4))
+    kinds = []
+    for x, told in seen:
+        kinds.append(len(x) // batch_gpu)
+        for place in range(kinds[-1]):
+            expected = std_alone(x[place :: kinds[-1]], group)
+            torch.testing.assert_close(told[place :: kinds[-1]].double(), expected, rtol=1e-4, atol=1e-6)
+    parts = 4 // batch_gpu
+    # D: the game, R1 on real pictures, and AdvAug's pass; G: the game, and AdvAug's two passes
+    assert kinds == [2, 1, 2] * parts + [1, 1, 1] * parts
 
 
 def moves(side: Side) -> int:
@@ -70,6 +98,73 @@ def test_a_lazy_term_makes_a_move_of_its_own_and_adam_is_corrected():
     assert options["betas"] == pytest.approx([beta**share for beta in (0.5, 0.99)])
     assert merged.optimizer.param_groups[0]["betas"] == (0.5, 0.99)
     assert side_of(tiny_run(), "G", replace(SPEC, lazy="separate")).optimizer.param_groups[0]["lr"] == 1e-3
+
+
+def test_adam_of_g_may_be_corrected_for_lazy_moves_that_no_term_makes():
+    """StyleGAN2-ADA's `cifar`: a path length of weight 0 makes no move, its interval of 4 counts all the same."""
+    spec = replace(SPEC, lazy="separate", g_lazy_every=4)
+    G, D = (side_of(tiny_run(), phase, spec) for phase in ("G", "D"))
+    for number in range(4):
+        G.move(number, 4 * number + 4, torch.arange(4))
+    assert moves(G) == 4
+    options = G.optimizer.param_groups[0]
+    assert options["lr"] == pytest.approx(1e-3 * 4 / 5)
+    assert options["betas"] == pytest.approx([beta ** (4 / 5) for beta in (0.5, 0.99)])
+    assert D.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * 2 / 3)  # R1 in every second step
+
+
+@pytest.mark.parametrize(("name", "lr"), [("cifar", 0.0025), ("auto", 0.0025), ("stylegan2", 0.002)])
+def test_a_family_s_adam_is_the_official_one(name, lr):
+    """NVIDIA's loop: lr k / (k + 1) and betas 0 and 0.99 ** (k / (k + 1)), k 4 for G and 16 for D, whatever the weights
+    of the terms.
+    """
+    values = family(name, 16)
+    terms = [load_spec("pygan.regularizers", term).build(Context(resolution=16)) for term in values["regularizers"]]
+    run, spec = tiny_run(regularizers=terms), parse(TrainingSpec, values["training"])
+    for phase, network, rate, k in (("G", run.G, spec.g_lr, 4), ("D", run.D, spec.d_lr, 16)):
+        side = Side(phase, network, rate, Masked(network, {}), run, spec, ALONE)
+        (options,) = side.optimizer.param_groups
+        assert options["lr"] == pytest.approx(lr * k / (k + 1), rel=1e-12)
+        assert options["betas"] == pytest.approx((0.0, 0.99 ** (k / (k + 1))), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("phase", "base", "term", "unreached"),
+    [
+        ("G", STYLEGAN2, "path_length", r"synthesis\.b\d+\.torgb\.bias"),
+        ("D", BASE, "r1", r"0\.network\.logit\.linear\.bias|1\..*"),  # 1: another player, which R1 leaves alone
+    ],
+)
+def test_weights_that_a_lazy_move_does_not_reach_step_with_a_gradient_of_zero(phase, base, term, unreached):
+    """Adam after a game and a lazy move, by hand: without first moment nothing moves, the second one decays."""
+    after = {}
+    for terms in ([], [{"kind": term, "every": 2}]):
+        regularizers = [load_spec("pygan.regularizers", term).build(Context(resolution=16)) for term in terms]
+        run = tiny_run(base=base, extra_head=True, regularizers=regularizers)
+        side = side_of(run, phase, replace(SPEC, lazy="separate", betas=(0.0, 0.99)))
+        before = {name: p.detach().clone() for name, p in side.network.named_parameters()}
+        side.move(1, 4, torch.arange(4))
+        after[bool(terms)] = side
+    gradients = {name: p.grad for name, p in after[False].network.named_parameters()}  # those of the game
+    side, beta = after[True], 0.99 ** (2 / 3)
+    names = [name for name, _ in side.network.named_parameters() if re.fullmatch(unreached, name)]
+    assert len(names) == (3 if phase == "G" else 1 + len(list(run.D[1].parameters())))
+    for name in names:
+        parameter, gradient = side.network.get_parameter(name), gradients[name]
+        state = side.optimizer.state[parameter]
+        assert not parameter.grad.any() and state["step"] == 2 and not state["exp_avg"].any()
+        torch.testing.assert_close(state["exp_avg_sq"], beta * (1 - beta) * gradient.square())
+        moved = before[name] - 1e-3 * 2 / 3 * gradient / (gradient.abs() + 1e-8)
+        torch.testing.assert_close(parameter.detach(), moved)
+
+
+def test_a_lazy_move_leaves_a_player_alone_that_has_not_joined():
+    run = tiny_run(extra_head=True)
+    run.D[1].warmup_nimg = 8
+    side = side_of(run, "D", replace(SPEC, lazy="separate"))
+    side.move(1, 8, torch.arange(4))
+    assert moves(side) == 2
+    assert not any(parameter in side.optimizer.state for parameter in run.D[1].parameters())
 
 
 def test_a_term_is_due_once_in_every_interval():

@@ -3,13 +3,25 @@ import os
 import sys
 from pathlib import Path
 
-ROOT = Path(workflow.basedir).parent
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 sys.path.insert(0, str(ROOT))
 
-# Rules say `python` and mean the one that runs Snakemake, whether or not its environment is activated.
+# Rules say `python` and mean the one that runs Snakemake, whether or not its environment is activated. Its jobs find
+# the stages in this tree, also where the workflow is a module of another one.
 os.environ.update(
-    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
+    PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
 )
+
+from pygan.devices import visible_gpus
+
+# How many GPUs the study may use on this machine: those that are visible, unless `--resources gpu=N` says otherwise.
+# A cluster grants them job by job.
+GPUS = None
+if workflow.is_main_process and workflow.local_exec:
+    if "gpu" not in workflow.global_resources:
+        workflow.register_resource("gpu", len(visible_gpus().ids))
+    GPUS = workflow.global_resources["gpu"].value
 
 if config["weights_dir"]:
     os.environ.setdefault("PYGAN_WEIGHTS", config["weights_dir"])
@@ -19,11 +31,6 @@ LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 TEMPLATE = os.path.relpath(ROOT / "pygan/report/page.html.j2")
 SEEDS = config["seeds"]
-LAUNCHER = "python"
-if config["processes"] > 1:
-    LAUNCHER += (
-        f" -m torch.distributed.run --standalone --nproc-per-node {config['processes']}"
-    )
 RUNS = config["runs"]
 ANCHORS = {name: subject for name, subject in config["anchors"].items() if subject}
 JUDGES = [config["evaluate"], *config["evaluate"]["also"]] if config["evaluate"] else []

@@ -18,8 +18,6 @@ rule prepare_data:
     benchmark:
         f"{BENCHMARKS}/prepare_data/{{dataset}}.tsv"
     priority: 100
-    conda:
-        "../envs/pygan.yaml"
     params:
         stage=lambda wc: data_stage(wc.dataset),
     shell:
@@ -41,12 +39,12 @@ rule reference:
     benchmark:
         f"{BENCHMARKS}/reference/{{dataset}}_judge{{judge}}.tsv"
     priority: 100
-    conda:
-        "../envs/pygan.yaml"
+    resources:
+        gpu=1,
     params:
         stage=lambda wc: reference_stage(wc.dataset, wc.judge),
     shell:
-        "python -m pipeline.reference --spec {params.stage:q}"
+        "python -m pipeline.reference --spec {params.stage:q} --gpus {resources.gpu}"
         " --input manifest={input.manifest:q} --input train={input.train:q}"
         " --input validation={input.validation:q} --input test={input.test:q}"
         ' --out "$(dirname {output.record:q})" > {log:q} 2>&1'

@@ -10,8 +10,6 @@ rule diffusion_toy:
         f"{LOGS}/diffusion/toy/seed{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/diffusion/toy_seed{{seed}}.tsv"
-    conda:
-        "../envs/pygan.yaml"
     params:
         stage=lambda wc: diffusion_stage("toy", int(wc.seed)),
     shell:
@@ -31,12 +29,12 @@ rule diffusion_exact:
         f"{LOGS}/diffusion/exact/seed{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/diffusion/exact_seed{{seed}}.tsv"
-    conda:
-        "../envs/pygan.yaml"
+    resources:
+        gpu=1,
     params:
         stage=lambda wc: diffusion_stage("exact", int(wc.seed)),
     shell:
-        "python -m pipeline.diffusion --spec {params.stage:q} --input manifest={input.manifest:q}"
+        "python -m pipeline.diffusion --spec {params.stage:q} --gpus {resources.gpu} --input manifest={input.manifest:q}"
         " --input pictures={input.pictures:q}"
         ' --out "$(dirname {output.diffusion:q})" > {log:q} 2>&1'
 
@@ -57,12 +55,12 @@ rule diffusion_run:
         f"{LOGS}/diffusion/run/{{run}}/seed{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/diffusion_run/{{run}}_seed{{seed}}.tsv"
-    conda:
-        "../envs/pygan.yaml"
+    resources:
+        gpu=1,
     params:
         stage=lambda wc: diffusion_stage("run", int(wc.seed), wc.run),
     shell:
-        "python -m pipeline.diffusion --spec {params.stage:q} --input manifest={input.manifest:q}"
+        "python -m pipeline.diffusion --spec {params.stage:q} --gpus {resources.gpu} --input manifest={input.manifest:q}"
         " --input train={input.train:q} --input validation={input.validation:q}"
         " --input snapshot={input.snapshot:q} --input other={input.other:q}"
         ' --out "$(dirname {output.diffusion:q})" > {log:q} 2>&1'

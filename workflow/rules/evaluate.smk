@@ -12,12 +12,12 @@ rule select:
     benchmark:
         f"{BENCHMARKS}/select/{{run}}_seed{{seed}}.tsv"
     priority: 50
-    conda:
-        "../envs/pygan.yaml"
+    resources:
+        gpu=1,
     params:
         stage=lambda wc: select_stage(wc.run, wc.seed),
     shell:
-        "python -m pipeline.select --spec {params.stage:q}"
+        "python -m pipeline.select --spec {params.stage:q} --gpus {resources.gpu}"
         " --input snapshot={input.snapshot:q} --input features={input.features:q}"
         ' --out "$(dirname {output.selected:q})" > {log:q} 2>&1'
 
@@ -42,12 +42,12 @@ rule evaluate:
     benchmark:
         f"{BENCHMARKS}/evaluate/{{run}}_seed{{seed}}.tsv"
     priority: 50
-    conda:
-        "../envs/pygan.yaml"
+    resources:
+        gpu=1,
     params:
         stage=lambda wc: evaluate_stage("run", wc.run, wc.seed),
     shell:
-        "python -m pipeline.evaluate --spec {params.stage:q}"
+        "python -m pipeline.evaluate --spec {params.stage:q} --gpus {resources.gpu}"
         " --input selected={input.selected:q} --input snapshot={input.snapshot:q}"
         " --input run_json={input.run_json:q} --input features={input.features:q}"
         " --input manifest={input.manifest:q} --input train={input.train:q} --input test={input.test:q}"
@@ -63,12 +63,12 @@ rule anchor:
         f"{LOGS}/anchor/{{anchor}}_seed{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/anchor/{{anchor}}_seed{{seed}}.tsv"
-    conda:
-        "../envs/pygan.yaml"
+    resources:
+        gpu=1,
     params:
         stage=lambda wc: evaluate_stage(wc.anchor, ANCHORS[wc.anchor], wc.seed),
     shell:
-        "python -m pipeline.evaluate --spec {params.stage:q}"
+        "python -m pipeline.evaluate --spec {params.stage:q} --gpus {resources.gpu}"
         " --input manifest={input.manifest:q} --input train={input.train:q} --input test={input.test:q}"
         " --input snapshot={input.snapshot:q} --input features={input.features:q}"
         ' --out "$(dirname {output.metrics:q})" > {log:q} 2>&1'
@@ -83,8 +83,6 @@ rule anchor_real:
         f"{LOGS}/anchor/real.log",
     benchmark:
         f"{BENCHMARKS}/anchor/real.tsv"
-    conda:
-        "../envs/pygan.yaml"
     params:
         stage=lambda wc: real_stage(ANCHORS["real"]),
     shell:

@@ -17,12 +17,12 @@ checkpoint probe:
     benchmark:
         f"{BENCHMARKS}/probe/{{run}}_seed{{seed}}.tsv"
     priority: 100
-    conda:
-        "../envs/pygan.yaml"
+    resources:
+        gpu=1,
     params:
         stage=lambda wc: probe_stage(wc.run, wc.seed),
     shell:
-        "python -m pipeline.probe --spec {params.stage:q}"
+        "python -m pipeline.probe --spec {params.stage:q} --gpus {resources.gpu}"
         " --input manifest={input.manifest:q} --input train={input.train:q} --input snapshot={input.snapshot:q}"
         " --input selected={input.selected:q} --input used={input.used:q}"
         ' --out "$(dirname {output.probe:q})" > {log:q} 2>&1'

@@ -1,4 +1,8 @@
-# What is told while the study runs.
+# What is checked before the study runs, and told while it does.
+import subprocess
+import tempfile
+
+from pygan.devices import study_sentence
 from pipeline.planned_rules import write_rule_graph
 from pipeline.progress import Estimate, Progress, Refresh, job_name, planned
 
@@ -11,6 +15,29 @@ def start_at_will():
     """
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
+
+
+def device_sentence():
+    """Say which device the trainings compute on and why."""
+    if GPUS is None:
+        return "Trainings compute on the GPUs that the cluster grants them."
+    return study_sentence(GPUS, config["processes"])
+
+
+def check():
+    """End Snakemake with a sentence and exit code where something that the study needs is wrong or missing."""
+    with tempfile.TemporaryDirectory() as folder:
+        study = Path(folder) / "study.json"
+        study.write_text(json.dumps(config))
+        command = [sys.executable, "-m", "pygan", "check", str(study)]
+        if GPUS is not None:
+            command += ["--gpus", str(GPUS)]
+        checked = subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+    if checked.returncode:
+        print(checked.stderr.replace(f"{study}: ", ""), end="", file=sys.stderr)
+        sys.exit(checked.returncode)
 
 
 def follow():
@@ -32,13 +59,16 @@ def follow():
         results / "rule_graph.json",
     )
     expected = planned(results / "plan.json") | {"reproduce": 0.0}
-    # a cluster has a number of jobs in place of cores
+    # a cluster has a number of jobs in place of cores; a job that trains or measures waits for a GPU of its own
     limits = workflow.resource_settings
+    at_once = limits.cores or limits.nodes or 1
+    if GPUS:
+        at_once = min(at_once, GPUS)
     progress = Progress(
         remaining,
-        Estimate(expected, limits.cores or limits.nodes or 1),
+        Estimate(expected, at_once),
         lambda line: print(f"[{line}]", file=sys.stderr, flush=True),
         Refresh(results),
     )
-    progress.begin()
+    progress.begin(device_sentence())
     logger.addHandler(progress)

@@ -13,8 +13,6 @@ rule prune_round:
     benchmark:
         f"{BENCHMARKS}/prune_round/{{run}}_seed{{seed}}_round{{round}}.tsv"
     priority: 100
-    conda:
-        "../envs/pygan.yaml"
     params:
         stage=lambda wc: pruning_stage(wc.run, wc.seed, wc.round),
     shell:

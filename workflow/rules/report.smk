@@ -66,8 +66,6 @@ rule report:
     log:
         f"{LOGS}/report.log",
     localrule: True
-    conda:
-        "../envs/pygan.yaml"
     params:
         stage=lambda wc: report_stage(),
     shell:

@@ -10,8 +10,6 @@ rule theory:
         f"{LOGS}/theory.log",
     benchmark:
         f"{BENCHMARKS}/theory/theory.tsv"
-    conda:
-        "../envs/pygan.yaml"
     params:
         stage=lambda wc: theory_stage(),
     shell:

@@ -34,8 +34,6 @@ for job in JOBS:
         benchmark:
             f"{BENCHMARKS}/train/{job}_seed{{seed}}.tsv"
         priority: PRIORITY[run_of(job)]
-        conda:
-            "../envs/pygan.yaml"
         threads: config["threads"] * config["processes"]
         resources:
             gpu=config["processes"],
@@ -43,8 +41,8 @@ for job in JOBS:
             stage=lambda wc, job=job: training_stage(job, wc.seed),
             trainer=trainer_of(job),  # the command is put together when the job runs, after this loop
         shell:
-            f"exec {LAUNCHER} -m"
-            " pipeline.{params.trainer} --spec {params.stage:q} --gpus {resources.gpu}"
+            "exec python -m pipeline.{params.trainer} --spec {params.stage:q}"
+            f" --gpus {{resources.gpu}} --processes {config['processes']}"
             " --input manifest={input.manifest:q} --input train={input.train:q}"
             " --input validation={input.validation:q} --input init={input.init:q}"
             " --input transfer={input.transfer:q} --input selected={input.selected:q} --input probe={input.probe:q} --input mask={input.mask:q}"
