@@ -13,7 +13,7 @@ from pygan.errors import MissingInput, PyganError, Stopped
 from pygan.folder_plan import Settings
 from pygan.recipes import AIDED_STAGES, recipe
 
-STEP = 16
+
 FOLDERS = ("stages/models_0", "stages/models_1", "stages/models_2", ".")
 
 
@@ -93,7 +93,7 @@ def test_networks_join_stage_by_stage_and_it_continues_at_any_point(pictures, ba
     interruptions = [
         lambda patch: patch.setattr(train_folder, "_selected", ctrl_c),
         lambda patch: patch.setattr(train_folder, "choose", ctrl_c),
-        lambda patch: interrupt_at(0, patch, STEP),
+        lambda patch: interrupt_at(8, patch, 8),
         lambda patch: patch.setattr(folder_training, "read_tensors", ctrl_c),
     ]
     for interruption in interruptions:
@@ -141,7 +141,7 @@ def test_published_networks_are_taken_where_their_weights_are(bank, tmp_path, mo
         {"kind": "mtcnn_onet"},
     )
     assert "packaged" in why
-    here = [{"kind": "swin"}, {"kind": "vgg16"}, {"kind": "clip_vit"}]
+    here = [{"kind": "swin", "mean": "clip"}, {"kind": "vgg16"}, {"kind": "clip_vit"}]
     monkeypatch.setattr(folder_plan, "_is_here", lambda entry: entry in here)
     published, why = folder_plan._bank(64)
     assert sorted(entry["kind"] for entry in published) == ["clip_vit", "swin", "vgg16"] and "(3 are not" in why
