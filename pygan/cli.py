@@ -6,7 +6,9 @@ A `PyganError` becomes its one sentence on stderr and its exit code.
 import fcntl
 import functools
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -232,11 +234,12 @@ def advise(data: Annotated[Path, typer.Argument(help="Folder or .zip of pictures
 
 @contextmanager
 def _quiet_while_importing() -> Iterator[None]:
-    """End at Ctrl-C without a traceback of whatever was being imported."""
+    """End at Ctrl-C without a word while modules are imported, some of which would go on after the exception."""
+    before = signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
     try:
         yield
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _Snapshot = Annotated[Path, typer.Argument(help="A snapshot, or the folder of a training (its newest snapshot).")]

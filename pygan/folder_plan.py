@@ -291,6 +291,7 @@ def _first_plan(settings: Settings, where: Place) -> dict[str, Any]:
         "init_from": source and source["snapshot"],
         "bank": list(bank),
         "parts": _parts(chosen.run["training"]),
+        "recipe_kimg": sum(kimg for _, kimg in chosen.before) + chosen.run["training"]["total_nimg"] / 1000,
         "stages": stages,
         "config": config,
         "text": text,

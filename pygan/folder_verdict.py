@@ -7,17 +7,21 @@ _STILL_BETTER = 0.05
 """Part of the distance of the best earlier snapshot by which the last one is nearer where training still helps."""
 
 
-def verdict(record: Mapping[str, Any], scores: Mapping[str, float], *, kimg: float, mirrored: bool) -> list[str]:
+def verdict(
+    record: Mapping[str, Any], scores: Mapping[str, float], *, kimg: float, usual_kimg: float, mirrored: bool
+) -> list[str]:
     """Return sentences about a result: is it good, does it copy, and what to do next.
 
     Args:
         record: the content of `metrics.json`.
         scores: image count -> distance to the validation pictures of every snapshot that competed.
         kimg: thousand pictures that were shown in all.
+        usual_kimg: as many as the recipe shows.
         mirrored: whether training pictures were mirrored.
     """
     copied = _copied(record["copies"])
     improving = _improving({int(nimg): score for nimg, score in scores.items()})
+    longer = max(2 * kimg, usual_kimg)
     lines = [_distance(record)]
     if copied:
         lines.append(copied)
@@ -25,7 +29,12 @@ def verdict(record: Mapping[str, Any], scores: Mapping[str, float], *, kimg: flo
     if copied:
         lines.append(f"next: more pictures{mirror}; a longer training would copy more")
     elif improving:
-        lines.append(f"next: it was still getting nearer, so train longer (the same command with --kimg {2 * kimg:g})")
+        lines.append(f"next: it was still getting nearer, so train longer (the same command with --kimg {longer:g})")
+    elif kimg < usual_kimg:
+        lines.append(
+            f"next: train longer (the same command with --kimg {longer:g}), as this was shorter than the recipe's "
+            f"{usual_kimg:g} thousand pictures"
+        )
     else:
         lines.append(f"next: it was no longer getting nearer, so more pictures help most{mirror}")
     return lines

@@ -210,7 +210,8 @@ def _result(settings: Settings, plan: dict[str, Any], record: dict[str, Any]) ->
         return f"{title}: {ours['value']:.4g} (the training pictures themselves: {real['value']:.4g})"
 
     scores = json.loads((out / "selected.json").read_text())["scores"]
-    nimg = sum(stage.config["training"]["total_nimg"] for stage in stages(out, plan))
+    kimg = sum(stage.config["training"]["total_nimg"] for stage in stages(out, plan)) / 1000
+    lengths = {"kimg": kimg, "usual_kimg": plan.get("recipe_kimg", kimg)}
     return "\n".join(
         [
             f"{out}: trained on {record['n_images']} pictures; the snapshot at {record['nimg']} images is nearest to "
@@ -219,7 +220,7 @@ def _result(settings: Settings, plan: dict[str, Any], record: dict[str, Any]) ->
             "(no FID; lower is better; compare only with the same pictures):",
             f"  {line('kid_mobilenet_v2', 'kernel distance')}",
             f"  {line('fd_mobilenet_v2', 'Fréchet distance')}",
-            *verdict(record, scores, kimg=nimg / 1000, mirrored=plan["config"]["mirror"]),
+            *verdict(record, scores, **lengths, mirrored=plan["config"]["mirror"]),
             f"generated pictures are in {out / 'samples.png'}; more of them: pygan generate {out} -o generated/",
         ]
     )

@@ -78,9 +78,9 @@ def way_out(each: str) -> str | None:
     if each in readable():
         return None
     if each in _HEIF:
-        return f"install pillow-heif (`{install_command('pillow-heif')}`) to read them"
+        return f"install pillow-heif to read HEIC (`{install_command('pillow-heif')}`)"
     if each in _AVIF:
-        return f"install Pillow 11.3 or newer (`{install_command('pillow>=11.3')}`) to read them"
+        return f"install Pillow 11.3 or newer to read AVIF (`{install_command('pillow>=11.3')}`)"
     if each in _RAW:
-        return "they are raw data of a camera, convert them to JPEG or PNG"
+        return "raw data of a camera, convert to JPEG or PNG"
     return None

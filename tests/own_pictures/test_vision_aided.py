@@ -13,7 +13,6 @@ from pygan.errors import MissingInput, PyganError, Stopped
 from pygan.folder_plan import Settings
 from pygan.recipes import AIDED_STAGES, recipe
 
-
 FOLDERS = ("stages/models_0", "stages/models_1", "stages/models_2", ".")
 
 
