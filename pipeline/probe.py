@@ -20,6 +20,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     """
     import json
 
+    from pipeline.granted import computed_on, device_of
     from pipeline.start import start_snapshot
     from pygan.bank import Choice, choose
     from pygan.checkpoint import write_json
@@ -30,12 +31,13 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     answer = choose(
         Choice(**{key: config[key] for key in ("bank", "count", "pick", "random_init")}, **config["probe"]),
         Store(inputs["train"][0]),
-        load_generator(start_snapshot(inputs, "snapshot")),
+        load_generator(start_snapshot(inputs, "snapshot")).to(device_of(spec)),
         seed=config["seed"],
         subset=config["subset"],
         used=json.loads(inputs["used"][0].read_text())["frozen"] if "used" in inputs else (),
     )
-    write_json(out / "probe.json", {key: config[key] for key in ("run", "seed")} | answer)
+    names = {key: config[key] for key in ("run", "seed")}
+    write_json(out / "probe.json", names | answer | {"device": computed_on(spec)})
 
 
 if __name__ == "__main__":

@@ -28,14 +28,20 @@ FORMAT = 1
 _log = logging.getLogger(__name__)
 
 
+_CANNOT_WRITE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),  # the disk or the rights
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),  # the name
+)
+
+
 @contextmanager
 def _cannot_write(path: Path) -> Iterator[None]:
-    """Turn a full disk or a closed folder into one sentence."""
+    """Turn a full disk, a closed folder or an impossible name into one sentence."""
     try:
         yield
     except (OSError, safetensors.SafetensorError) as error:
         code = getattr(error, "errno", None)
-        if code in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS) or "No space" in str(error):
+        if code in _CANNOT_WRITE or "No space" in str(error):
             free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
             raise CannotWrite(
                 f"{path}: cannot write ({os.strerror(code) if code else error}; {free} bytes free)"
@@ -57,7 +63,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is synced and takes the name `path`, else it is removed.
 
     Raises:
-        CannotWrite: the disk is full or the folder cannot be written.
+        CannotWrite: the disk is full, the folder cannot be written, or `path` is a folder itself.
     """
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:

@@ -16,11 +16,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pygan import __version__, cli_weights
+from pygan import __version__, cli_models, cli_weights
 from pygan.errors import PyganError, Stopped
 from pygan.recipes import RECIPES
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 assets_app = typer.Typer(no_args_is_help=True, help="The packaged networks and pictures.")
 app.add_typer(assets_app, name="assets")
 
@@ -41,11 +41,11 @@ def _spoken(verb: Callable[..., None]) -> Callable[..., None]:
         except ValueError as error:  # an argument that the library refused
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:  # what was half written is removed already
+            typer.echo("stopped", err=True)
+            raise typer.Exit(130) from error
 
     return wrapped
-
-
-cli_weights.add_to(app, _spoken)
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,7 +63,7 @@ def _pygan(
     """Train image generators on little data."""
 
 
-_Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs that the study may use; default: all visible ones.")]
+_Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs that the study may use; without it all visible ones.")]
 
 
 @app.command()
@@ -72,7 +72,11 @@ def check(
     config: Annotated[Path, typer.Argument(help="Study file, for example config/config.yaml.")],
     gpus: _Gpus = None,
 ) -> None:
-    """Check a study file before anything is computed: keys, types, combinations, and the files it needs."""
+    """Check a study file before anything is computed.
+
+    Keys, types and combinations are checked, then the packages and files that the study needs. All that is missing is
+    listed.
+    """
     from pygan.config import check_files, load
     from pygan.devices import study_sentence, visible_gpus
 
@@ -91,12 +95,13 @@ def check(
 @_spoken
 def plan_(
     config: Annotated[Path, typer.Argument(help="Study file, for example config/config.yaml.")],
-    cores: Annotated[int | None, typer.Option(min=1, help="Jobs side by side; default: all cores.")] = None,
-    gpus: Annotated[
-        int | None, typer.Option(min=0, help="GPUs that the study may use; default: all visible ones.")
-    ] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="Number of jobs side by side; without it all cores.")] = None,
+    gpus: _Gpus = None,
 ) -> None:
-    """Print the jobs of a study and how long they will take here, some training steps of every run being measured."""
+    """Print the jobs of a study and how long they will take.
+
+    Some training steps of every run are measured on this machine for it.
+    """
     from pygan.devices import visible_gpus
     from pygan.plan import available_cores, make_plan
 
@@ -106,8 +111,11 @@ def plan_(
 
 @app.command()
 @_spoken
-def report(results: Annotated[Path, typer.Argument(help="Folder of the results.")] = Path("results")) -> None:
-    """Render what has finished of a study that is running or was interrupted."""
+def report(results: Annotated[Path, typer.Argument(help="Folder of the study's results.")] = Path("results")) -> None:
+    """Render what has finished of a study so far.
+
+    The study may be running, or it may have been interrupted.
+    """
     from pygan.errors import DataError, MissingInput
     from pygan.optional import require_packages
 
@@ -242,124 +250,16 @@ def _quiet_while_importing() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-_Snapshot = Annotated[Path, typer.Argument(help="A snapshot, or the folder of a training (its newest snapshot).")]
-_Out = Annotated[Path, typer.Option("--out", "-o")]
-_Seed = Annotated[int, typer.Option(help="Picture i depends on the seed and i alone.")]
-_Label = Annotated[int | None, typer.Option(help="Class of all pictures; default: drawn uniformly.")]
-_Truncation = Annotated[float, typer.Option(help="1: none; below 1, less variety for more typical pictures.")]
-
-_Steps = Annotated[
-    int | None, typer.Option(min=2, help="Noise levels of a diffusion model's sampler; default: as configured.")
-]
-
-
-@app.command()
-@_spoken
-def generate(
-    model: _Snapshot,
-    out: _Out,
-    n: Annotated[int, typer.Option("-n", min=1, help="Pictures.")] = 16,
-    seed: _Seed = 0,
-    label: _Label = None,
-    truncation: _Truncation = 1.0,
-    steps: _Steps = None,
-) -> None:
-    """Write pictures as PNG files into a folder, numbered from 0."""
-    from pygan import load
-    from pygan.sampling import save_grid
-
-    img = load(model).sample(n, seed=seed, label=label, truncation=truncation, steps=steps)
-    for i, picture in enumerate(img):
-        save_grid(out / f"{i:06d}.png", picture[None], columns=1, scale=1)
-    typer.echo(f"{out}: {n} pictures")
-
-
-@app.command()
-@_spoken
-def grid(
-    model: _Snapshot,
-    out: _Out,
-    rows: Annotated[int, typer.Option(min=1)] = 8,
-    columns: Annotated[int, typer.Option(min=1)] = 8,
-    seed: _Seed = 0,
-    label: _Label = None,
-    truncation: _Truncation = 1.0,
-    steps: _Steps = None,
-) -> None:
-    """Write pictures side by side as one PNG."""
-    from pygan import load
-    from pygan.sampling import save_grid
-
-    img = load(model).sample(rows * columns, seed=seed, label=label, truncation=truncation, steps=steps)
-    save_grid(out, img, columns)
-    typer.echo(f"{out}: {rows} x {columns} pictures")
-
-
-@app.command()
-@_spoken
-def interpolate(
-    model: _Snapshot,
-    out: _Out,
-    seeds: Annotated[str, typer.Option(help="Pictures to pass through, separated by commas.")] = "0,1,2,3",
-    frames: Annotated[int, typer.Option(min=1, help="Pictures from one seed to the next.")] = 30,
-    fps: Annotated[int, typer.Option(min=1, max=100, help="Pictures per second.")] = 15,
-    label: _Label = None,
-    truncation: _Truncation = 1.0,
-) -> None:
-    """Write a closed walk between pictures as an animation: .gif, .webp or .mp4."""
-    from pygan import load
-    from pygan.animation import check_suffix, save_animation
-
-    check_suffix(out)
-    try:
-        numbers = [int(seed) for seed in seeds.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"got {seeds!r}, expected whole numbers separated by commas") from None
-    img = load(model).interpolate(numbers, frames, label=label, truncation=truncation)
-    save_animation(out, img, fps)
-    typer.echo(f"{out}: {len(img)} frames")
-
-
-@app.command("export")
-@_spoken
-def export_(
-    model: _Snapshot,
-    out: _Out,
-    format: Annotated[Literal["safetensors", "sparse", "onnx", "torchscript"], typer.Option(help="Of the file.")],
-) -> None:
-    """Write the averaged generator alone for other programs, and compare what was written with the model."""
-    from pygan import load
-    from pygan.export import export
-
-    checked = export(load(model), out, format)
-    typer.echo(f"{out}: read back by {checked.reader}, pictures differ by at most {checked.difference:.2g} of [-1, 1]")
-
-
-@app.command()
-@_spoken
-def inspect(model: _Snapshot) -> None:
-    """Print what a snapshot holds: base network, picture size, classes, images seen, parameters."""
-    from pygan import load
-
-    loaded = load(model)
-    facts = {
-        "path": str(loaded.path),
-        **loaded.metadata["context"],
-        "nimg": loaded.metadata["nimg"],
-        "G_parameters": sum(p.numel() for p in loaded.G.parameters()),
-        "G_zeros": sum(int((p == 0).sum()) for p in loaded.G.parameters() if p.dim() > 1),
-        "base": loaded.metadata["base"],
-    }
-    typer.echo(json.dumps(facts, indent=1))
-
-
 @app.command()
 @_spoken
 def masks(
     mask: Annotated[Path, typer.Argument(help="A mask: results/masks/RUN/seed0/round1/mask.safetensors.")],
-    other: Annotated[Path | None, typer.Argument(help="Another one, to compare with.")] = None,
+    other: Annotated[Path | None, typer.Argument(help="Another mask, to compare with.")] = None,
 ) -> None:
-    """Print how sparse a ticket is, network by network, and how much two tickets have in common."""
+    """Print how sparse a ticket is, network by network.
+
+    With a second mask, the share that two tickets have in common is printed as well.
+    """
     from pygan.checkpoint import read_tensors
     from pygan.context import Context
     from pygan.errors import MissingInput
@@ -369,7 +269,8 @@ def masks(
 
     def read(path: Path) -> tuple[library.Masks, dict[str, Any]]:
         if not path.is_file():
-            raise MissingInput(f"{path}: no such file")
+            got = "is a folder, expected a mask file" if path.is_dir() else "no such file"
+            raise MissingInput(f"{path}: {got}")
         tensors, metadata = read_tensors(path)
         return library.as_masks(tensors, str(path)), metadata
 
@@ -389,9 +290,12 @@ def masks(
 @_spoken
 def import_nvlabs(
     pickle: Annotated[Path, typer.Argument(help="A published StyleGAN2-ADA network, .pkl.")],
-    out: _Out,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Snapshot to write, .safetensors.")],
 ) -> None:
-    """Convert a published StyleGAN2-ADA pickle to a snapshot, without running what it contains."""
+    """Convert a published StyleGAN2-ADA pickle to a snapshot.
+
+    Nothing that the pickle contains is run.
+    """
     from pygan import nvlabs
 
     base = nvlabs.convert(pickle, out)
@@ -401,26 +305,74 @@ def import_nvlabs(
 @app.command()
 @_spoken
 def clean(
-    keep: Annotated[int, typer.Option(min=0, help="Newest work folders to keep per stage.")],
+    keep: Annotated[int, typer.Option(min=0, help="Number of newest work folders to keep per stage.")],
     work: Annotated[Path, typer.Option(help="Folder of resumable state.")] = Path("work"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the folders and remove none.")] = False,
 ) -> None:
-    """Remove old folders of finished and interrupted jobs; results are not touched, a running job's folder neither."""
+    """Remove old work folders of a study's jobs.
+
+    The jobs may have finished or been interrupted. Results are not touched, and the folder of a running job is not
+    either.
+    """
     freed = 0
     for stage in sorted(path for path in work.glob("*") if path.is_dir()):
         jobs = [path for path in stage.iterdir() if (path / "lock").is_file()]
         newest_first = sorted(jobs, key=lambda job: (job / "lock").stat().st_mtime, reverse=True)
         for job in newest_first[keep:]:
-            freed += _remove_unless_held(job)
-    typer.echo(f"{freed / 2**20:.1f} MiB freed")
+            size = _size_unless_held(job, remove=not dry_run)
+            if dry_run and size is not None:
+                typer.echo(f"{job}: {size / 2**20:.1f} MiB")
+            freed += size or 0
+    typer.echo(f"{freed / 2**20:.1f} MiB {'would be freed' if dry_run else 'freed'}")
 
 
-def _remove_unless_held(job: Path) -> int:
-    """Remove a work folder that no process holds; return its size in bytes, 0 where it stays."""
+def _size_unless_held(job: Path, *, remove: bool) -> int | None:
+    """Return the size in bytes of a work folder that no process holds, and remove it if asked to; None: it is held."""
     with (job / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return 0
+            return None
         size = sum(file.stat().st_size for file in job.rglob("*") if file.is_file())
-        shutil.rmtree(job)
+        if remove:
+            shutil.rmtree(job)
     return size
+
+
+cli_models.add_to(app, _spoken)
+cli_weights.add_to(app, _spoken)
+
+_EXAMPLES = {
+    "check": "check config/config.yaml",
+    "plan": "plan config/config.yaml --cores 8",
+    "report": "report results",
+    "doctor": "doctor --json",
+    "train": "train pictures/ --out runs/mine",
+    "advise": "advise pictures/",
+    "generate": "generate runs/mine -o generated/ -n 100 --seed 7",
+    "grid": "grid runs/mine -o grid.png --rows 4 --columns 6",
+    "interpolate": "interpolate runs/mine -o walk.webp --seeds 3,8,21",
+    "export": "export runs/mine -o generator.onnx",
+    "inspect": "inspect runs/mine",
+    "masks": "masks results/masks/ticket/seed0/round1/mask.safetensors",
+    "import-nvlabs": "import-nvlabs ffhq.pkl -o ffhq.safetensors",
+    "clean": "clean --keep 2 --dry-run",
+    "assets install": "assets install",
+    "assets verify": "assets verify",
+    "weights fetch": "weights fetch resnet18-f37072fd.pth",
+    "weights verify": "weights verify",
+}
+"""Verb to the example that its help ends with."""
+
+
+def _add_examples(to: typer.Typer, group: str = "") -> None:
+    """Let the help of every verb end with its example."""
+    for verb in to.registered_commands:
+        name = group + (verb.name or verb.callback.__name__)
+        if name in _EXAMPLES:
+            verb.epilog = f"Example:\n\n\b\n  pygan {_EXAMPLES[name]}"
+    for inner in to.registered_groups:
+        _add_examples(inner.typer_instance, f"{inner.name or inner.typer_instance.info.name} ")
+
+
+_add_examples(app)

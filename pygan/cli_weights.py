@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 _Files = Annotated[
-    list[str] | None, typer.Argument(help="File names, or timm/<model>.safetensors; default: list what there is.")
+    list[str] | None, typer.Argument(help="File names, or timm/MODEL.safetensors; without them the files are listed.")
 ]
 
 
@@ -19,19 +19,28 @@ def add_to(app: typer.Typer, spoken: Callable[[Callable[..., None]], Callable[..
 
 
 def _fetch(files: _Files = None) -> None:
-    """Download weight files into $PYGAN_WEIGHTS and pin the sha256 of those that have no published one."""
+    """Download weight files, or list them.
+
+    They go into $PYGAN_WEIGHTS, else into pygan/weights in the user's cache folder. Where no sha256 is published, that
+    of the first download is pinned.
+    """
     from pygan import weights
 
     if not files:
         for entry in weights.status():
-            typer.echo(f"{entry['state']:8} {entry['file']:50} {entry['what']}; {entry['license']}")
+            size = "? MiB" if entry["mib"] is None else f"{entry['mib']:.0f} MiB"
+            known = "" if entry["expected"] else "; its sha256 is not known"
+            typer.echo(f"{entry['state']:8} {size:>8} {entry['file']:50} {entry['what']}; {entry['license']}{known}")
         return
     for file, digest in weights.fetch(files).items():
         typer.echo(f"{weights.folder() / file}: sha256 {digest}")
 
 
 def _verify() -> None:
-    """Compare the sha256 of the weight files that are there with the published or pinned one."""
+    """Compare the weight files with their sha256.
+
+    The sha256 is the published one, or that of the first download.
+    """
     from pygan import weights
 
     checked = weights.verify()

@@ -6,6 +6,7 @@ schema that `pipeline.schema` writes from this module, so it is parsed without i
 
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,7 +33,7 @@ from pygan.context import Context
 from pygan.data import sources
 from pygan.data.subset import Subset
 from pygan.diffusion.study import DiffusionSpec
-from pygan.errors import ConfigError, MissingInput
+from pygan.errors import ConfigError, MissingInput, PyganError
 from pygan.features.probe import CRITERIA
 from pygan.pruning.masks import as_masks, bare_networks, check_fit
 from pygan.regularizers.reg_dgm_theory import TheorySpec
@@ -300,33 +301,59 @@ def parse_study(values: Any) -> Study:
 
 
 def check_files(study: Study) -> None:
-    """Check that the packaged files, which the study's sources and networks need, are there and the user's data open.
+    """Check what the study needs from outside: packages, packaged and fetched files, the user's pictures and files.
+
+    Everything is opened, and everything that is wrong is named in one error, a line each.
 
     Raises:
-        MissingInput: a file is not there; the message names it and the command that brings it.
-        DataError: a folder or archive of pictures cannot be used, or a mask is of another architecture.
+        MissingInput: a package or file is not there; the line names it and the command that brings it.
+        DataError: a folder or archive of pictures or a file with weights cannot be used, or a mask is of another
+            architecture.
         ConfigError: a run needs labels and its pictures have none, or a network lacks a tap that the study names.
+
+    Where several things are wrong, the class of the error is that of the first.
     """
     if study.weights_dir is not None:
         os.environ.setdefault(weights.FOLDER, study.weights_dir)
+    found = list({str(error): error for error in _problems(study)}.values())
+    if len(found) > 1:
+        lines = "".join(f"\n  {error}" for error in found)
+        raise type(found[0])(f"{len(found)} things are missing or cannot be used:{lines}") from found[0]
+    if found:
+        raise found[0]
+
+
+def _problems(study: Study) -> Iterator[PyganError]:
+    """Yield everything that is missing or wrong outside of the study file; a thing may come more than once."""
     networks = _networks(study)
     kinds = {dataset.source.kind for dataset in study.datasets.values()} | {network.kind for network in networks}
     for entry in assets.status():
         if kinds.intersection(entry["used_by"]):
-            assets.find(entry["file"])
-    for network in networks:
-        if network.weight_file is not None:
-            weights.find(network.weight_file)
-        network.check()
+            yield from _error_of(assets.find, entry["file"])
+    for network in dict.fromkeys(networks):
+        yield from network.problems()
     for name, dataset in study.datasets.items():
         if hasattr(dataset.source, "path"):
-            pictures = dataset.source.build(Context(resolution=dataset.resolution, channels=dataset.channels))
-            check_labels(study, name, pictures.class_names)
+            yield from _error_of(_check_pictures, study, name, dataset)
     for name, run in study.runs.items():
-        if run.init_from is not None and not Path(run.init_from).is_file():
-            raise MissingInput(f"runs.{name}.init_from: {run.init_from}: no such file")
+        if run.init_from is not None:
+            yield from _error_of(_read, f"runs.{name}.init_from", Path(run.init_from))
         if getattr(run.ticket, "path", None) is not None:
-            _check_mask_file(f"runs.{name}.ticket.path", Path(run.ticket.path), run, study.datasets[run.dataset])
+            mask = (f"runs.{name}.ticket.path", Path(run.ticket.path), run, study.datasets[run.dataset])
+            yield from _error_of(_check_mask_file, *mask)
+
+
+def _error_of(check: Callable[..., Any], *arguments: Any) -> Iterator[PyganError]:
+    """Yield the error with which a check ends, if it does."""
+    try:
+        check(*arguments)
+    except PyganError as error:
+        yield error
+
+
+def _check_pictures(study: Study, name: str, dataset: Dataset) -> None:
+    pictures = dataset.source.build(Context(resolution=dataset.resolution, channels=dataset.channels))
+    check_labels(study, name, pictures.class_names)
 
 
 def _networks(study: Study) -> list[Any]:
@@ -335,10 +362,15 @@ def _networks(study: Study) -> list[Any]:
     return [*judges, *study.bank, *(network for run in study.runs.values() for network in networks_in_training(run))]
 
 
-def _check_mask_file(key: str, path: Path, run: Run, dataset: Dataset) -> None:
+def _read(key: str, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the tensors and metadata of a file that the study names under `key`."""
     if not path.is_file():
         raise MissingInput(f"{key}: {path}: no such file")
-    tensors, metadata = read_tensors(path)
+    return read_tensors(path)
+
+
+def _check_mask_file(key: str, path: Path, run: Run, dataset: Dataset) -> None:
+    tensors, metadata = _read(key, path)
     classes = metadata.get("context", {}).get("num_classes", 0) if run.base.conditional else 0
     ctx = Context(resolution=dataset.resolution, channels=dataset.channels, num_classes=classes)
     check_fit(bare_networks(run.base, ctx), as_masks(tensors, f"{key}: {path}"), f"{key}: {path}")

@@ -27,6 +27,14 @@ from pygan.sampling import Model, export_sparse, untrained_generator
 Format = Literal["safetensors", "sparse", "onnx", "torchscript"]
 """`sparse`: compressed safetensors without pruned weights and dead channels; `pygan.load` reads both."""
 
+_SUFFIXES: dict[str, tuple[Format, ...]] = {
+    ".safetensors": ("safetensors", "sparse"),
+    ".onnx": ("onnx",),
+    ".pt": ("torchscript",),
+    ".torchscript": ("torchscript",),
+}
+"""Suffix to the formats that such a file may have, the usual one first."""
+
 TOLERANCE = 1e-4
 """Largest difference of a pixel in [-1, 1] between the model and what was read back."""
 
@@ -47,22 +55,46 @@ class Exported:
     """What read the file back."""
 
 
-def export(model: Model, path: Path, format: Format) -> Exported:
-    """Write the generator of `model` to `path`, read it back and compare pictures of fixed latents.
+def format_of(path: Path, asked: Format | None = None) -> Format:
+    """Return the format in which to write a file.
+
+    Args:
+        asked: None: the usual one of the suffix, in capitals too.
 
     Raises:
-        ValueError: an unknown format.
+        ValueError: no format has that suffix, or not the one that was asked for.
+    """
+    fitting = _SUFFIXES.get(path.suffix.lower(), ())
+    if not fitting:
+        raise ValueError(f"{path}: got the suffix {path.suffix!r}, expected {', '.join(_SUFFIXES)}")
+    if asked is not None and asked not in fitting:
+        raise ValueError(f"{path}: a file with the suffix {path.suffix} holds {' or '.join(fitting)}, not {asked}")
+    return asked or fitting[0]
+
+
+def export(model: Model, path: Path, format: Format | None = None) -> Exported:
+    """Write the generator of `model` to `path`, read it back and compare pictures of fixed latents.
+
+    The computation is recorded and compared on the CPU, wherever the model is; the model stays there.
+
+    Args:
+        format: None: by the suffix of `path` (see `format_of`).
+
+    Raises:
+        ValueError: an unknown format, or one that does not fit the suffix of `path`.
         MissingInput: a package that writes the format is not installed.
         NumericalError: the file gives other pictures than the model; it is not kept.
         CannotWrite: the disk is full or the folder cannot be written.
     """
-    if format not in get_args(Format):
+    if format is not None and format not in get_args(Format):
         raise ValueError(f"format: got {format!r}, expected one of {', '.join(get_args(Format))}")
-    inputs = _fixed_inputs(model)
+    format = format_of(path, format)
+    inputs, expected = _fixed_inputs(model), _pictures_of(_copy(model))
     with atomic_path(path) as temporary, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the recorders warn of what the comparison below decides
         reader, read_back = _WRITERS[format](model, temporary, tuple(value[:2] for value in inputs))
-        difference = max(_difference(model, read_back, tuple(value[:n] for value in inputs)) for n in (1, _CHECKED))
+        compared = [tuple(value[:n] for value in inputs) for n in (1, _CHECKED)]
+        difference = max(float((read_back(*some) - expected(*some)).abs().max()) for some in compared)
         if not difference <= TOLERANCE:
             raise NumericalError(
                 f"{path}: not written, because its pictures differ from the model's by {difference:.2g}, "
@@ -78,20 +110,23 @@ def _fixed_inputs(model: Model) -> tuple[Tensor, ...]:
     return (z, draws.integers(model.num_classes)) if model.num_classes else (z,)
 
 
-def _difference(model: Model, read_back: Generate, inputs: tuple[Tensor, ...]) -> float:
-    return float((read_back(*inputs) - model.G(*inputs).clamp(-1, 1)).abs().max())
+def _copy(model: Model) -> nn.Module:
+    """Return the generator once more, on the CPU; it is made anew, because parametrizations belong to a class."""
+    G = untrained_generator(model.metadata)
+    G.load_state_dict(model.G.state_dict())
+    return G
+
+
+def _pictures_of(G: nn.Module) -> Generate:
+    return lambda *inputs: G(*inputs).clamp(-1, 1)
 
 
 class _Pictures(nn.Module):
-    """The function that an exported file computes.
-
-    The generator is made anew: taking the parametrizations off a copy would take them off the model's class as well.
-    """
+    """The function that an exported file computes."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.G = untrained_generator(model.metadata)
-        self.G.load_state_dict(model.G.state_dict())
+        self.G = _copy(model)
         for module in list(self.G.modules()):
             for name in list(getattr(module, "parametrizations", ())):
                 parametrize.remove_parametrizations(module, name)
@@ -101,13 +136,12 @@ class _Pictures(nn.Module):
 
 
 def _write_safetensors(model: Model, path: Path, inputs: tuple[Tensor, ...]) -> tuple[str, Generate]:
-    write_tensors(path, {f"G_ema.{name}": value for name, value in model.G.state_dict().items()}, model.metadata)
+    write_tensors(path, {f"G_ema.{name}": value.cpu() for name, value in model.G.state_dict().items()}, model.metadata)
     return _reading(path)
 
 
 def _reading(path: Path) -> tuple[str, Generate]:
-    G = Model(path).G
-    return "pygan.load", lambda *inputs: G(*inputs).clamp(-1, 1)
+    return "pygan.load", _pictures_of(Model(path, "cpu").G)
 
 
 def _write_sparse(model: Model, path: Path, inputs: tuple[Tensor, ...]) -> tuple[str, Generate]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pygan.checkpoint import write_tensors
 from pygan.context import Context
-from pygan.errors import DataError
+from pygan.errors import DataError, MissingInput
 from pygan.networks.stylegan2 import Spec
 from pygan.sampling import describe
 
@@ -79,10 +79,15 @@ def read(path: Path) -> dict[str, Any]:
     """Return the content of a published pickle; networks are dicts with `class_name` and `state`.
 
     Raises:
+        MissingInput: there is no such file, or it cannot be opened.
         DataError: not such a file, or one that asks for a name that is not allowed.
     """
     try:
-        with path.open("rb") as file:
+        file = path.open("rb")
+    except OSError as error:
+        raise MissingInput(f"{path}: cannot be opened ({error.strerror}), expected a file with a pickle") from error
+    try:
+        with file:
             content = _Unpickler(file).load()
     except _Refused as refused:
         legacy = "; a legacy TensorFlow pickle needs the release's own converter" if "tflib" in str(refused) else ""
@@ -108,6 +113,7 @@ def convert(path: Path, out: Path) -> dict[str, Any]:
     """Write the networks of a published pickle as a training snapshot; return the base network's settings.
 
     Raises:
+        MissingInput: there is no such file, or it cannot be opened.
         DataError: the file is no such pickle, or its networks are of a kind that pygan does not have.
         CannotWrite: `out` cannot be written.
     """
@@ -123,7 +129,6 @@ def convert(path: Path, out: Path) -> dict[str, Any]:
             tensors |= {_NETWORKS[key] + name: tensor for name, tensor in ours[key].state_dict().items()}
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise DataError(f"{path}: its networks do not fit pygan's StyleGAN2 ({error})") from error
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(out, tensors, describe({"kind": "stylegan2", **base}, ctx, 0))
     return base
 

@@ -1,6 +1,7 @@
 """Generators on disk and pictures out of them."""
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,31 @@ from torch import Tensor, nn
 
 from pygan.checkpoint import atomic_path, check_finite, read_tensors, subset, write_tensors
 from pygan.context import Context
+from pygan.devices import choose
 from pygan.draws import Draws
 from pygan.errors import DataError, MissingInput
-from pygan.memory import in_memory
+from pygan.memory import in_batches
 from pygan.pruning.channels import slim
 from pygan.pruning.sparse_file import compact, decompress
 from pygan.spec import load_spec
 
 
-def describe(base: dict[str, Any], ctx: Context, nimg: int, loss: dict[str, Any] | None = None) -> dict[str, Any]:
+def describe(
+    base: dict[str, Any],
+    ctx: Context,
+    nimg: int,
+    loss: dict[str, Any] | None = None,
+    class_names: Sequence[str] = (),
+) -> dict[str, Any]:
     """Return the metadata from which `load_generator` rebuilds a snapshot.
 
     Args:
         loss: of a denoiser, whose pictures depend on it; None: of a GAN.
+        class_names: of the data set, by label; recorded where the generator takes labels. Empty: they are not known.
     """
     fields = {"resolution": ctx.resolution, "channels": ctx.channels, "num_classes": ctx.num_classes}
-    return {"base": base, "nimg": nimg, "context": fields} | ({} if loss is None else {"loss": loss})
+    names = {"class_names": list(class_names)} if ctx.num_classes and class_names else {}
+    return {"base": base, "nimg": nimg, "context": fields, **names} | ({} if loss is None else {"loss": loss})
 
 
 def load_generator(path: Path) -> nn.Module:
@@ -97,8 +107,13 @@ def to_uint8(img: Tensor) -> Tensor:
     return ((img + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def sample(G: nn.Module, n: int, **settings: Any) -> Tensor:
+    """Return `n` pictures, uint8 `[n, C, H, W]` on the CPU; settings and errors are those of `samples`."""
+    return torch.cat(list(samples(G, n, **settings)))
+
+
 @torch.no_grad()
-def sample(
+def samples(
     G: nn.Module,
     n: int,
     *,
@@ -108,18 +123,25 @@ def sample(
     label: int | Tensor | None = None,
     truncation: float = 1.0,
     fresh_noise: bool = True,
-) -> Tensor:
-    """Return `n` pictures, uint8 `[n, C, H, W]` on the CPU; picture i depends on (seed, stream, i) alone.
+) -> Iterator[Tensor]:
+    """Yield `n` pictures, uint8 `[B, C, H, W]` on the CPU, a batch at a time.
+
+    Picture i depends on (seed, stream, i) alone, up to rounding: the device and the number of pictures that are made
+    at once may change the last bits of what the networks compute.
 
     Args:
         batch: pictures computed at a time, on the device of G; halved, and again, where memory is short.
         label: class of all pictures, or of each, int64 `[n]`; None: drawn uniformly where G takes labels.
         truncation: 1: none; below 1, less variety for more typical pictures (see `truncated`).
         fresh_noise: own noise for each picture in networks with noise inputs; False: their constant noise.
+
+    Raises:
+        TryAgain: memory is short for a single picture too.
     """
-    device = next((p.device for p in G.parameters()), None)
+    device = _device_of(G)
 
     def part(index: Tensor) -> Tensor:
+        index = index.to(device)
         z = Draws(seed, f"{stream}/z", index).normal(G.z_dim)
         c = None
         if num_classes := getattr(G, "num_classes", 0):
@@ -128,7 +150,12 @@ def sample(
         draws = Draws(seed, f"{stream}/synthesis", index) if fresh_noise else None
         return to_uint8(G.body(truncated(G, z, c, truncation, draws), c, draws)).cpu()
 
-    return in_memory(lambda size: torch.cat([part(index.to(device)) for index in torch.arange(n).split(size)]), batch)
+    yield from in_batches(part, n, batch)
+
+
+def _device_of(G: nn.Module) -> torch.device | None:
+    """Return where the parameters of a network are; None where it has none."""
+    return next((p.device for p in G.parameters()), None)
 
 
 def truncated(G: nn.Module, z: Tensor, c: Tensor | None, truncation: float, draws: Draws | None = None) -> Tensor:
@@ -144,19 +171,38 @@ def truncated(G: nn.Module, z: Tensor, c: Tensor | None, truncation: float, draw
     return G.stem(z * truncation, c, draws)
 
 
+_NAMED = 10
+"""Classes whose names an error message lists."""
+
+
 class Model:
     """A trained generator, ready to use: what `pygan.load` returns.
 
+    `G` may be moved to another device at any time: pictures are computed where its parameters are.
+
     Args:
         path: the snapshot it came from.
+        device: where to compute: `cpu`, `cuda` or `cuda:N`; None: the first GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: no such device, or PyTorch cannot use it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str | torch.device | None = None) -> None:
         self.path = path
+        chosen, _ = choose(None if device is None else str(device))
         self.G, self.metadata = _read_generator(path)
+        self.G.to(chosen)
         self.resolution: int = self.metadata["context"]["resolution"]
         self.channels: int = self.metadata["context"]["channels"]
         self.num_classes: int = self.metadata["context"]["num_classes"]
+        self.class_names: tuple[str, ...] = tuple(self.metadata.get("class_names", ()))
+        """By label; empty: there are no classes, or the snapshot does not know their names."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters of `G` are, and so where pictures are computed."""
+        return _device_of(self.G) or torch.device("cpu")
 
     @property
     def denoiser(self) -> Any:
@@ -168,75 +214,125 @@ class Model:
         return self._diffusion("denoiser").denoiser
 
     def sample(
-        self, n: int, *, seed: int = 0, label: int | None = None, truncation: float = 1.0, steps: int | None = None
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        label: int | str | None = None,
+        truncation: float = 1.0,
+        steps: int | None = None,
     ) -> Tensor:
-        """Return pictures, uint8 `[n, C, H, W]`; picture i depends on (seed, i) alone.
+        """Return pictures, uint8 `[n, C, H, W]` on the CPU; arguments and errors are those of `samples`."""
+        return torch.cat(list(self.samples(n, seed=seed, label=label, truncation=truncation, steps=steps)))
+
+    def samples(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        label: int | str | None = None,
+        truncation: float = 1.0,
+        steps: int | None = None,
+    ) -> Iterator[Tensor]:
+        """Return an iterator over batches of pictures, uint8 `[B, C, H, W]` on the CPU, `n` pictures in all.
+
+        Picture i depends on (seed, i) alone, up to rounding: the device and the number of pictures that are made at
+        once may change the last bits of what the networks compute.
 
         Args:
-            label: class of all pictures; None: drawn uniformly where there are classes.
+            label: class of all pictures, by number or by name; None: drawn uniformly where there are classes.
             truncation: 1: none; below 1, less variety for more typical pictures.
             steps: noise levels of a diffusion model's sampler, at least 2; None: as it was configured.
 
         Raises:
             ValueError: no such class, a number out of range, or `steps` for a GAN.
         """
-        self._check(label, truncation)
+        chosen = self.class_of(label)
+        _check_truncation(truncation)
         if n < 1:
             raise ValueError(f"n: got {n}, expected at least 1")
         G = self.G if steps is None else self._diffusion("steps").with_steps(steps)
-        return sample(G, n, seed=seed, label=label, truncation=truncation, fresh_noise=False)
+        return samples(G, n, seed=seed, label=chosen, truncation=truncation, fresh_noise=False)
 
-    @torch.no_grad()
     def interpolate(
-        self, seeds: list[int], frames: int, *, label: int | None = None, truncation: float = 1.0
+        self, seeds: Sequence[int], frames: int, *, label: int | str | None = None, truncation: float = 1.0
     ) -> Tensor:
-        """Return a closed walk through the pictures that `sample(1, seed=s)` gives, uint8 `[F, C, H, W]`.
+        """Return a closed walk, uint8 `[F, C, H, W]` on the CPU; arguments and errors are those of `walk`."""
+        return torch.cat(list(self.walk(seeds, frames, label=label, truncation=truncation)))
 
-        Latents turn on the sphere between two pictures (Shoemake, SIGGRAPH 1985), because their length is nearly
-        constant.
+    def walk(
+        self, seeds: Sequence[int], frames: int, *, label: int | str | None = None, truncation: float = 1.0
+    ) -> Iterator[Tensor]:
+        """Return an iterator over a closed walk through the pictures that `sample(1, seed=s)` gives.
+
+        It yields batches of frames, uint8 `[B, C, H, W]` on the CPU, `len(seeds) * frames` frames in all. Latents
+        turn on the sphere between two pictures (Shoemake, SIGGRAPH 1985), because their length is nearly constant.
 
         Args:
             seeds: at least two.
             frames: pictures per step from one seed to the next.
+            label: class of all frames, by number or by name; None: the first class where there are classes.
+            truncation: 1: none; below 1, less variety for more typical pictures.
 
         Raises:
             ValueError: fewer than two seeds, no frames, or no such class.
         """
-        self._check(label, truncation)
+        chosen = self.class_of(label)
+        _check_truncation(truncation)
         if len(seeds) < 2 or frames < 1:
             raise ValueError(f"got {len(seeds)} seeds and {frames} frames, expected at least 2 and 1")
         corners = [Draws(seed, "sample/z", torch.arange(1)).normal(self.G.z_dim)[0] for seed in seeds]
         steps = torch.arange(frames) / frames
         z = torch.cat([slerp(a, b, steps) for a, b in zip(corners, [*corners[1:], corners[0]], strict=True)])
-        c = torch.full([len(z)], label or 0) if self.num_classes else None
+        c = torch.full([len(z)], chosen or 0) if self.num_classes else None
 
+        @torch.no_grad()
         def part(index: Tensor) -> Tensor:
-            labels = None if c is None else c[index]
-            return to_uint8(self.G.body(truncated(self.G, z[index], labels, truncation), labels))
+            latents, labels = z[index].to(self.device), None if c is None else c[index].to(self.device)
+            return to_uint8(self.G.body(truncated(self.G, latents, labels, truncation), labels)).cpu()
 
-        return in_memory(lambda size: torch.cat([part(i) for i in torch.arange(len(z)).split(size)]), 50)
+        return in_batches(part, len(z), 50)
+
+    def class_of(self, label: int | str | None) -> int | None:
+        """Return the number of a class: a name that the snapshot knows stands for its class, else a number for itself.
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        if label is None:
+            return None
+        if label in self.class_names:
+            return self.class_names.index(label)
+        number = int(label) if isinstance(label, int) or label.isdecimal() else -1
+        if not 0 <= number < self.num_classes:
+            have = f"classes 0 to {self.num_classes - 1}" if self.num_classes else "no classes"
+            named = ", ".join(self.class_names[:_NAMED]) + (", ..." if len(self.class_names) > _NAMED else "")
+            raise ValueError(f"label: got {label}, but {self.path} has {have}{named and f' ({named})'}")
+        return number
 
     def _diffusion(self, what: str) -> nn.Module:
         if not hasattr(self.G, "denoiser"):
             raise ValueError(f"{what}: {self.path} is no diffusion model")
         return self.G
 
-    def _check(self, label: int | None, truncation: float) -> None:
-        if label is not None and not 0 <= label < self.num_classes:
-            have = f"classes 0 to {self.num_classes - 1}" if self.num_classes else "no classes"
-            raise ValueError(f"label: got {label}, but {self.path} has {have}")
-        if not 0 <= truncation <= 2:
-            raise ValueError(f"truncation: got {truncation}, expected 0 to 2")
+
+def _check_truncation(truncation: float) -> None:
+    if not 0 <= truncation <= 2:
+        raise ValueError(f"truncation: got {truncation}, expected 0 to 2")
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path, device: str | torch.device | None = None) -> Model:
     """Return the model of a snapshot, or of a training folder: the snapshot it selected, else its newest one.
+
+    Args:
+        device: where to compute: `cpu`, `cuda` or `cuda:N`; None: the first GPU where there is one, else the CPU.
 
     Raises:
         MissingInput: there is no such file, or no snapshot in the folder.
         DataError: the file is not a readable snapshot, or its weights are not finite.
+        ConfigError: no such device, or the snapshot has a base network that this version does not have.
     """
-    return Model(snapshot_path(Path(path)))
+    return Model(snapshot_path(Path(path)), device)
 
 
 def snapshot_path(path: Path) -> Path:
@@ -289,10 +385,45 @@ def picture(img: Tensor, scale: int) -> Image.Image:
 
 def save_grid(path: Path, img: Tensor, columns: int = 8, scale: int = 2) -> None:
     """Write uint8 pictures `[N, C, H, W]` as one PNG, `columns` to a row, enlarged `scale` times without smoothing."""
-    n, channels, height, width = img.shape
-    rows = -(-n // columns)
-    sheet = torch.full((rows * columns, channels, height, width), 255, dtype=torch.uint8)
-    sheet[:n] = img
-    sheet = sheet.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).reshape(channels, rows * height, columns * width)
+    save_sheet(path, [img], -(-len(img) // columns), columns, scale)
+
+
+def save_sheet(path: Path, batches: Iterable[Tensor], rows: int, columns: int, scale: int) -> None:
+    """Write batches of uint8 pictures `[B, C, H, W]` as one PNG of `rows` times `columns`, in reading order.
+
+    The memory holds the sheet and one batch. Places without a picture stay white.
+
+    Raises:
+        CannotWrite: the disk is full or the folder cannot be written.
+    """
+    sheet, place = None, 0
     with atomic_path(path) as temporary:
-        picture(sheet, scale).save(temporary, "PNG")
+        for img in batches:
+            for one in img:
+                shown = picture(one, scale)
+                if sheet is None:
+                    size = (columns * shown.width, rows * shown.height)
+                    sheet = Image.new(shown.mode, size, "white")
+                row, column = divmod(place, columns)
+                sheet.paste(shown, (column * shown.width, row * shown.height))
+                place += 1
+        sheet.save(temporary, "PNG")
+
+
+SHEET_PIXELS = 178_956_970
+"""Largest sheet: Pillow refuses to open a picture of more pixels."""
+
+
+def sheet_scale(resolution: int, rows: int, columns: int) -> int:
+    """Return how many times larger a sheet shows pictures of `resolution` pixels: twice, once where that is too large.
+
+    Raises:
+        ValueError: the sheet would have more than `SHEET_PIXELS` pixels.
+    """
+    pixels = rows * columns * resolution**2
+    if pixels > SHEET_PIXELS:
+        raise ValueError(
+            f"got {rows} x {columns} pictures of {resolution} pixels, which make a sheet of {pixels} pixels, "
+            f"expected at most {SHEET_PIXELS}"
+        )
+    return 2 if 4 * pixels <= SHEET_PIXELS else 1

@@ -175,7 +175,7 @@ def _evaluate(out: Path, plan: dict[str, Any], where: Place, network: FrozenNetw
         "seconds": time.monotonic() - started,
     }
     write_json(out / "selected.json", selected)
-    save_grid(out / "samples.png", load(out).sample(64))
+    save_grid(out / "samples.png", load(out, where.device).sample(64))
     write_json(out / "metrics.json", record)
     write_json(
         out / "run.json",

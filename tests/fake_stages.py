@@ -72,7 +72,8 @@ def install(target: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "results", "work")
     for name in ("pygan", "pipeline", "workflow", "profiles", "config", "csrc"):
         shutil.copytree(ROOT / name, target / name, ignore=ignored)
-    shutil.copy(ROOT / "CMakeLists.txt", target)
+    for name in ("CMakeLists.txt", "reproduce"):
+        shutil.copy(ROOT / name, target)
     (target / "pipeline" / "fake.py").write_text(FAKE)
     for stage in STAGES:
         path = target / "pipeline" / f"{stage}.py"

@@ -134,7 +134,7 @@ def study(folder: Path) -> Path:
 
 
 def without_gpus(profile: Path, *runs: str) -> None:
-    """Say in a profile that trainings need no GPU, as its last comment tells."""
+    """Say in a profile that these trainings need no GPU, as its last comment tells."""
     values = yaml.safe_load(profile.read_text())
     values["set-resources"] |= {f"train_{run}": {"gpu": 0} for run in runs}
     profile.write_text(yaml.safe_dump(values))
@@ -235,16 +235,11 @@ def test_pods_take_their_files_from_the_volume_and_leave_them_there(tmp_path: Pa
     cluster = Cluster(tmp_path, pods)
     profile = tree / "profiles" / "kubernetes" / "config.yaml"
     profile.write_text(profile.read_text().replace("/pygan/", f"{volume}/").replace(':/pygan"', f':{volume}"'))
-    snapshot = "results/train/told/seed0/snapshots/000001600.safetensors"
-    try:
-        command = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            snapshot,
-            "--seconds-between-status-checks",
-            "1",
-        ]
+    without_gpus(profile, "told")
+    whole, told = (f"results/train/{run}/seed0/snapshots/000001600.safetensors" for run in ("whole", "told"))
+
+    def submit(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "snakemake", *arguments, "--seconds-between-status-checks", "1"]
         result = subprocess.run(
             [*command, "--workflow-profile", "profiles/kubernetes"],
             cwd=tree,
@@ -253,20 +248,27 @@ def test_pods_take_their_files_from_the_volume_and_leave_them_there(tmp_path: Pa
             text=True,
             check=False,
         )
-        logs = "".join(cluster.log(name).read_text() for name in cluster.jobs)
-        assert result.returncode == 0, result.stdout + result.stderr + logs
+        return result.returncode, result.stdout + result.stderr
+
+    try:
+        code, output = submit(told)
+        assert code == 0, output + "".join(cluster.log(name).read_text() for name in cluster.jobs)
+        code, output = submit(whole, "--retries", "0")
+        (log,) = (volume / "files" / "results" / "logs" / "train").glob("whole_seed0.log")
+        assert code == 1 and "gpus: got 1, expected at most 0" in log.read_text(), output
     finally:
         cluster.stop()
 
-    assert (volume / "files" / snapshot).is_file()
+    assert (volume / "files" / told).is_file() and not (volume / "files" / whole).exists()
     assert [path.name for path in sorted((volume / "work").iterdir())] == ["prepare_data", "train"]
-    data, training = (job["spec"]["template"]["spec"] for job in cluster.jobs.values())
-    for pod in (data, training):
+    data, on_cpu, on_gpu = (job["spec"]["template"]["spec"] for job in cluster.jobs.values())
+    for pod in (data, on_cpu, on_gpu):
         assert {"name": "pygan", "mountPath": str(volume)} in pod["containers"][0]["volumeMounts"]
-    resources = training["containers"][0]["resources"]
+    resources = on_gpu["containers"][0]["resources"]
     assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == "1"
     assert resources["limits"]["memory"] == "16000M"
-    assert "nvidia.com/gpu" not in data["containers"][0]["resources"]["limits"]
+    for pod in (data, on_cpu):
+        assert pod["containers"][0]["resources"]["limits"].get("nvidia.com/gpu", "0") == "0"
 
 
 def image(folder: Path) -> Path:

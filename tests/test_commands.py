@@ -1,44 +1,199 @@
-"""The verbs that use a trained model: what they write, and the exit codes of what they refuse."""
+"""The verbs: what they write, what their help says, and the exit codes of what they refuse."""
 
+import fcntl
 import functools
 import importlib.util
 import json
+import os
+import time
+from pathlib import Path
 
 import numpy as np
+import pytest
+import typer
 from PIL import Image
-from tiny_snapshot import DCGAN, snapshot
+from tiny_snapshot import DCGAN, STYLEGAN2, snapshot
 from typer.testing import CliRunner
 
 import pygan
+from pygan import sampling
 from pygan.cli import app
+from pygan.lock import held
+
+run = functools.partial(CliRunner().invoke, app)
 
 
-def test_the_verbs_write_what_they_say(tmp_path):
+def verbs(of: typer.Typer = app, group: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The words of every verb, of groups too."""
+    found = [(*group, verb.name or verb.callback.__name__) for verb in of.registered_commands]
+    for inner in of.registered_groups:
+        found += verbs(inner.typer_instance, (*group, inner.name or inner.typer_instance.info.name))
+    return found
+
+
+@pytest.mark.parametrize("verb", verbs(), ids=" ".join)
+def test_the_help_of_a_verb_fits_a_terminal_and_has_an_example(verb: tuple[str, ...]) -> None:
+    result = run([*verb, "--help"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "<bool>" not in result.output
+    example = lines[lines.index("  Example:") + 2].split()
+    assert example[: 1 + len(verb)] == ["pygan", *verb]
+    options = {word for word in example if word.startswith("--")}
+    assert all(f"{option} " in result.output for option in options)
+
+
+def test_the_list_of_verbs_fits_a_terminal() -> None:
+    result = run(["--help"], env={"COLUMNS": "80"})
+    assert max(map(len, result.output.splitlines())) <= 80
+    assert all(f"\n  {verb[0]} " in result.output for verb in verbs())
+
+
+def test_the_verbs_write_what_they_say(tmp_path: Path) -> None:
     snapshot(tmp_path / "a.safetensors", DCGAN)
-    run = functools.partial(CliRunner().invoke, app)
     model, out = str(tmp_path / "a.safetensors"), tmp_path / "out"
-    assert run(["generate", model, "-o", str(out / "pictures"), "-n", "3"]).exit_code == 0
-    expected = pygan.load(model).sample(3)
-    for i, picture in enumerate(expected):
-        assert np.array_equal(np.asarray(Image.open(out / f"pictures/{i:06d}.png")), picture.permute(1, 2, 0))
     assert run(["grid", model, "-o", str(out / "grid.png"), "--rows", "2", "--columns", "3"]).exit_code == 0
-    assert Image.open(out / "grid.png").size == (3 * 16 * 2, 2 * 16 * 2)
+    sheet = np.asarray(Image.open(out / "grid.png"))
+    assert sheet.shape == (2 * 16 * 2, 3 * 16 * 2, 3)
+    fifth = pygan.load(model).sample(6)[4].permute(1, 2, 0).numpy()
+    assert np.array_equal(sheet[32::2, 32:64:2], fifth)
     arguments = ["interpolate", model, "-o", str(out / "walk.gif"), "--seeds", "1,2", "--frames", "3"]
     assert run(arguments).exit_code == 0
     assert Image.open(out / "walk.gif").n_frames == 2 * 3
-    facts = json.loads(run(["inspect", model]).stdout)
-    assert facts["nimg"] == 64 and facts["base"]["kind"] == "dcgan"
-    wrong = run(["generate", model, "-o", str(out), "--label", "1"])
+    wrong = run(["grid", model, "-o", str(out / "b.png"), "--label", "1"])
     assert wrong.exit_code == 2 and "has no classes" in wrong.stderr
-    assert run(["inspect", str(tmp_path / "b")]).exit_code == 66
+    wrong = run(["grid", model, "-o", str(out / "b.png"), "--rows", "1000", "--columns", "1000"])
+    assert wrong.exit_code == 2 and "a sheet of 256000000 pixels" in wrong.stderr
+    for device in ("gpu", "cuda:99"):
+        assert run(["grid", model, "-o", str(out / "b.png"), "--device", device]).exit_code == 78
+    assert sorted(path.name for path in out.iterdir()) == ["grid.png", "walk.gif"]
 
 
-def test_a_video_without_its_package_is_refused_before_it_is_computed(tmp_path, monkeypatch):
+def test_inspect_speaks_to_people_and_to_machines(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "snapshots" / "000000064.safetensors"
+    snapshot(path, STYLEGAN2, num_classes=2, class_names=["cat", "dog"])
+    record = {"recipe": "auto", "methods": ["ada", "r1"], "settings": {}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    facts = json.loads(run(["inspect", str(tmp_path / "run"), "--json"]).stdout)
+    assert facts["nimg"] == 64 and facts["base"]["kind"] == "stylegan2" and facts["class_names"] == ["cat", "dog"]
+    assert facts["training"] == {"recipe": "auto", "methods": ["ada", "r1"]}
+    G = pygan.load(path).G
+    assert facts["G_parameters"] == sum(p.numel() for p in G.parameters())
+    lines = run(["inspect", str(tmp_path / "run")]).stdout.splitlines()
+    expected = [
+        "pictures: 16 x 16 pixels, 3 channels",
+        "classes: 2 (0 cat, 1 dog)",
+        "base network: stylegan2",
+        "  w_dim: 8",
+        "recipe: auto",
+        "methods: ada, r1",
+    ]
+    assert set(expected) <= set(lines)
+    (tmp_path / "run" / "run.json").write_text("{")  # a record that cannot be read takes nothing away from the rest
+    assert json.loads(run(["inspect", str(path), "--json"]).stdout)["training"] == {}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "MISSING", "-o", "OUT"],
+        ["grid", "MISSING", "-o", "OUT"],
+        ["interpolate", "MISSING", "-o", "OUT.gif"],
+        ["export", "MISSING", "-o", "OUT.pt"],
+        ["inspect", "MISSING"],
+        ["masks", "MISSING"],
+        ["import-nvlabs", "MISSING", "-o", "OUT"],
+        ["check", "MISSING"],
+        ["plan", "MISSING"],
+        ["report", "MISSING"],
+        ["advise", "MISSING"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_missing_file_and_a_folder_in_its_place_are_named(tmp_path: Path, arguments: list[str]) -> None:
+    missing = tmp_path / "missing"
+    words = [word.replace("MISSING", str(missing)).replace("OUT", str(tmp_path / "out")) for word in arguments]
+    result = run(words)
+    assert result.exit_code == 66 and str(missing) in result.stderr
+    missing.mkdir()
+    result = run(words)
+    assert result.exit_code in (65, 66, 78) and result.stderr.startswith(f"error: {missing}")
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("arguments", [["grid"], ["interpolate"], ["export"]], ids=lambda arguments: arguments[0])
+def test_a_folder_in_place_of_the_file_to_write_is_named(tmp_path: Path, arguments: list[str]) -> None:
+    snapshot(tmp_path / "a.safetensors", DCGAN)
+    suffix = {"grid": ".png", "interpolate": ".gif", "export": ".safetensors"}[arguments[0]]
+    out = tmp_path / f"out{suffix}"
+    out.mkdir()
+    result = run([*arguments, str(tmp_path / "a.safetensors"), "-o", str(out)])
+    assert result.exit_code == 73 and f"{out}: cannot write (Is a directory" in result.stderr
+    assert not list(out.iterdir()) and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_video_without_its_package_is_refused_before_it_is_computed(tmp_path: Path, monkeypatch) -> None:
     snapshot(tmp_path / "a.safetensors", DCGAN)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(pygan.sampling.Model, "interpolate", None)
-    run = functools.partial(CliRunner().invoke, app)
+    monkeypatch.setattr(sampling.Model, "walk", None)
     result = run(["interpolate", str(tmp_path / "a.safetensors"), "-o", str(tmp_path / "walk.mp4")])
-    assert result.exit_code == 66 and "-m pip install av`" in result.stderr
+    assert result.exit_code == 66 and "-m pip install av" in result.stderr
     assert run(["interpolate", str(tmp_path / "a.safetensors"), "-o", str(tmp_path / "walk.avi")]).exit_code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".mp4", ".png"])
+def test_ctrl_c_leaves_no_half_file(tmp_path: Path, monkeypatch, suffix: str) -> None:
+    snapshot(tmp_path / "a.safetensors", DCGAN)
+    part, calls = sampling.Model.samples, []
+
+    def interrupted(self, *args, **kwargs):
+        img = next(part(self, 4))
+        calls.append(1)
+        yield img
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sampling.Model, "samples", interrupted)
+    monkeypatch.setattr(sampling.Model, "walk", interrupted)
+    verb = "grid" if suffix == ".png" else "interpolate"
+    result = run([verb, str(tmp_path / "a.safetensors"), "-o", str(tmp_path / f"out{suffix}")])
+    assert calls and result.exit_code == 130 and "Traceback" not in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_ctrl_c_leaves_whole_pictures_and_their_record(tmp_path: Path, monkeypatch) -> None:
+    snapshot(tmp_path / "a.safetensors", DCGAN)
+    part = sampling.Model.samples
+
+    def interrupted(self, n, **settings):
+        yield next(part(self, 4, **settings))
+        raise KeyboardInterrupt
+
+    arguments = ["generate", str(tmp_path / "a.safetensors"), "-o", str(tmp_path / "out"), "-n", "6"]
+    with monkeypatch.context() as patched:
+        patched.setattr(sampling.Model, "samples", interrupted)
+        assert run(arguments).exit_code == 130
+    assert len(list((tmp_path / "out").iterdir())) == 4 + 1
+    assert run(arguments).exit_code == 0  # the same command ends it
+    assert len(list((tmp_path / "out").iterdir())) == 6 + 1
+
+
+def test_the_report_of_a_folder_without_a_study_is_a_sentence(tmp_path: Path) -> None:
+    result = run(["report", str(tmp_path)])
+    assert result.exit_code == 66 and f"error: {tmp_path}: no study in this folder" in result.stderr
+
+
+def test_clean_keeps_the_newest_and_those_that_are_held(tmp_path: Path) -> None:
+    for age, job in enumerate(("new", "held", "old")):
+        with held(tmp_path / "train" / job) as folder:
+            (folder / "state").write_bytes(bytes(2**20))
+        os.utime(tmp_path / "train" / job / "lock", (time.time() - age * 100,) * 2)
+    arguments = ["clean", "--keep", "1", "--work", str(tmp_path)]
+    with (tmp_path / "train" / "held" / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        listed = run([*arguments, "--dry-run"]).stdout
+        assert f"{tmp_path}/train/old: 1.0 MiB\n1.0 MiB would be freed" in listed and "held" not in listed
+        assert len(list((tmp_path / "train").iterdir())) == 3
+        assert run(arguments).stdout == "1.0 MiB freed\n"
+    assert sorted(path.name for path in (tmp_path / "train").iterdir()) == ["held", "new"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stand_in_device import stand_in_gpu
 from typer.testing import CliRunner
 
 import pygan
@@ -14,7 +15,7 @@ from pygan.checkpoint import write_tensors
 from pygan.cli import app
 from pygan.context import Context
 from pygan.errors import MissingInput, NumericalError
-from pygan.export import TOLERANCE, export
+from pygan.export import TOLERANCE, export, format_of
 from pygan.ops import extension, plain_operators
 from pygan.sampling import Model, describe
 from pygan.spec import load_spec
@@ -127,9 +128,41 @@ def test_the_verb(tmp_path, monkeypatch):
     assert done.exit_code == 0 and "differ by at most" in done.stdout
     assert (tmp_path / "out" / "g.pt").is_file()
     assert run([*arguments, "pickle"]).exit_code == 2
+    contradiction = run([*arguments, "onnx"])
+    assert contradiction.exit_code == 2 and "suffix .pt holds torchscript, not onnx" in contradiction.stderr
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    missing = run([*arguments, "onnx"])
-    assert missing.exit_code == MissingInput.exit_code and "-m pip install onnx onnxscript`" in missing.stderr
+    missing = run(["export", str(tmp_path / "model.safetensors"), "-o", str(tmp_path / "g.onnx")])
+    assert missing.exit_code == MissingInput.exit_code
+    assert "the format onnx needs the packages onnx and onnxscript: run" in missing.stderr
+    assert not (tmp_path / "g.onnx").exists()
+
+
+def test_the_suffix_chooses_the_format():
+    for name, format in {
+        "g.safetensors": "safetensors",
+        "g.onnx": "onnx",
+        "g.ONNX": "onnx",
+        "g.pt": "torchscript",
+        "g.torchscript": "torchscript",
+    }.items():
+        assert format_of(Path(name)) == format_of(Path(name), format) == format
+    assert format_of(Path("g.safetensors"), "sparse") == "sparse"
+    with pytest.raises(ValueError, match=r"g\.onnx: a file with the suffix \.onnx holds onnx, not sparse"):
+        format_of(Path("g.onnx"), "sparse")
+    with pytest.raises(ValueError, match=r"g\.safetensors: .* holds safetensors or sparse, not onnx"):
+        format_of(Path("g.safetensors"), "onnx")
+    with pytest.raises(ValueError, match=r"g\.bin: got the suffix '\.bin', expected \.safetensors, \.onnx, \.pt, "):
+        format_of(Path("g.bin"))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+@pytest.mark.parametrize("name", ["g.safetensors", "g.pt"])
+def test_a_model_on_a_gpu_is_written_from_a_copy_on_the_cpu(tmp_path, monkeypatch, name):
+    source = model(tmp_path, "sngan", 3)
+    with stand_in_gpu(monkeypatch):
+        there = pygan.load(source.path, "cuda")
+        assert export(there, tmp_path / name).difference <= TOLERANCE
+        assert there.device.type == "cuda"
 
 
 def test_plain_operators_end_with_the_block():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pygan import nvlabs
 from pygan.checkpoint import read_tensors
 from pygan.context import Context
-from pygan.errors import DataError
+from pygan.errors import DataError, MissingInput
 from pygan.networks.stylegan2 import Spec
 from pygan.sampling import load_generator
 
@@ -141,6 +141,14 @@ def test_other_files_are_refused_in_a_sentence(tmp_path: Path, content: bytes, s
     with pytest.raises(DataError, match=sentence):
         nvlabs.convert(tmp_path / "net.pkl", tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_file_that_cannot_be_opened_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match=r"net\.pkl: cannot be opened \(No such file or directory\)"):
+        nvlabs.convert(tmp_path / "net.pkl", tmp_path / "out.safetensors")
+    with pytest.raises(MissingInput, match=r"cannot be opened \(Is a directory\), expected a file with a pickle"):
+        nvlabs.convert(tmp_path, tmp_path / "out.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_widths_that_differ_between_the_networks_are_refused(release: types.SimpleNamespace, tmp_path: Path) -> None:

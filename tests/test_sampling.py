@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stand_in_device import stand_in_gpu
 from tiny_snapshot import DCGAN, STYLEGAN2, snapshot
 from torch import nn
 
@@ -14,9 +15,21 @@ import pygan
 from pygan.checkpoint import write_tensors
 from pygan.context import Context
 from pygan.draws import Draws
-from pygan.errors import DataError, MissingInput, TryAgain
+from pygan.errors import ConfigError, DataError, MissingInput, TryAgain
 from pygan.metrics.pca_gaussian import pca_gaussian
-from pygan.sampling import describe, load_generator, sample, save_grid, slerp, to_float, to_uint8
+from pygan.sampling import (
+    SHEET_PIXELS,
+    describe,
+    load_generator,
+    sample,
+    samples,
+    save_grid,
+    save_sheet,
+    sheet_scale,
+    slerp,
+    to_float,
+    to_uint8,
+)
 
 
 def test_ranges_round_trip_every_value():
@@ -31,6 +44,20 @@ def test_a_grid_shows_the_pictures_in_reading_order(tmp_path):
     pixels = np.asarray(Image.open(tmp_path / "grid.png"))
     assert pixels.shape == (2 * 2 * 3, 2 * 2 * 3, 3)
     assert [pixels[0, 0, 0], pixels[0, -1, 0], pixels[-1, 0, 0], pixels[-1, -1, 0]] == [0, 100, 200, 255]
+
+
+def test_a_sheet_is_filled_batch_by_batch(tmp_path):
+    img = Draws(0, "img", torch.arange(7)).integers(256, 3, 4, 4).to(torch.uint8)
+    save_grid(tmp_path / "whole.png", img, columns=3)
+    save_sheet(tmp_path / "parts.png", img.split(2), rows=3, columns=3, scale=2)
+    assert (tmp_path / "parts.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+
+
+def test_a_sheet_is_no_larger_than_pillow_opens():
+    assert SHEET_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+    assert (sheet_scale(64, 8, 8), sheet_scale(512, 8, 8), sheet_scale(1024, 8, 8)) == (2, 2, 1)
+    with pytest.raises(ValueError, match=r"got 100 x 100 pictures of 256 pixels, .* a sheet of 655360000 pixels"):
+        sheet_scale(256, 100, 100)
 
 
 def test_a_file_that_is_no_snapshot_is_named(tmp_path):
@@ -142,6 +169,64 @@ def test_short_memory_halves_the_batch():
     assert torch.equal(img, sample(Narrow(most=100), 10, seed=0))
     with pytest.raises(TryAgain, match="out of memory with one picture at a time"):
         sample(Narrow(most=0), 4, seed=0)
+
+
+def test_pictures_come_in_batches_that_are_computed_when_they_are_asked_for():
+    G = Narrow(most=100)
+    batches = samples(G, 10, seed=0, batch=4)
+    assert G.batches == []
+    first = next(batches)
+    assert G.batches == [4]
+    assert torch.equal(torch.cat([first, *batches]), sample(Narrow(most=100), 10, seed=0))
+    assert G.batches == [4, 4, 2]
+
+
+@pytest.mark.parametrize(
+    ("base", "num_classes"), [(DCGAN | {"conditional": True}, 3), (STYLEGAN2, 0)], ids=["dcgan", "stylegan2"]
+)
+def test_a_model_computes_where_its_parameters_are(tmp_path, monkeypatch, base, num_classes):
+    """The stand-in computes with the bits of the CPU and refuses to mix devices."""
+    snapshot(tmp_path / "a.safetensors", base, num_classes=num_classes)
+
+    def pictures(model):
+        return model.sample(5, seed=3), model.sample(2, truncation=0.5), model.interpolate([1, 2], 3)
+
+    model = pygan.load(tmp_path / "a.safetensors", device="cpu")
+    expected = pictures(model)
+    with stand_in_gpu(monkeypatch):
+        assert pygan.load(tmp_path / "a.safetensors").device == torch.device("cuda", 0)
+        for device in ("cuda", "cpu", "cuda"):
+            model.G.to(device)
+            assert model.device.type == device
+            assert all(torch.equal(found, img) for found, img in zip(pictures(model), expected, strict=True))
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    snapshot(tmp_path / "a.safetensors", DCGAN)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device: got cuda:1, but PyTorch can use 0 GPUs"):
+        pygan.load(tmp_path / "a.safetensors", device="cuda:1")
+    with pytest.raises(ConfigError, match="device: got 'gpu', expected cpu, cuda or cuda:N"):
+        pygan.load(tmp_path / "a.safetensors", device="gpu")
+    assert pygan.load(tmp_path / "a.safetensors").device.type == "cpu"
+
+
+def test_a_class_has_a_name(tmp_path):
+    names = ["10", "cat", "dog"]
+    snapshot(tmp_path / "a.safetensors", STYLEGAN2, num_classes=3, class_names=names)
+    model = pygan.load(tmp_path / "a.safetensors")
+    assert model.class_names == tuple(names)
+    assert torch.equal(model.sample(2, label="dog"), model.sample(2, label=2))
+    assert not torch.equal(model.sample(2, label="dog"), model.sample(2, label="cat"))
+    assert [model.class_of(label) for label in ("10", "1", 1, None)] == [0, 1, 1, None]  # a name goes before a number
+    assert torch.equal(model.interpolate([1, 2], 2, label="dog"), model.interpolate([1, 2], 2, label=2))
+    for label in ("bird", "3", "-1", -1):
+        with pytest.raises(ValueError, match=rf"label: got {label}, but .* has classes 0 to 2 \(10, cat, dog\)"):
+            model.class_of(label)
+    snapshot(tmp_path / "old.safetensors", STYLEGAN2, num_classes=3)  # as earlier versions wrote it
+    assert pygan.load(tmp_path / "old.safetensors").class_names == ()
+    snapshot(tmp_path / "none.safetensors", DCGAN, class_names=["all"])  # an unconditional run has no use for names
+    assert "class_names" not in pygan.load(tmp_path / "none.safetensors").metadata
 
 
 def test_labels_and_truncation(tmp_path):

@@ -1,7 +1,9 @@
 """Weights that the user fetches: what is pinned, what is refused, and that nothing is executed on reading."""
 
 import hashlib
+import io
 import json
+import sys
 import urllib.request
 import zipfile
 
@@ -66,6 +68,29 @@ def test_a_download_is_checked_and_an_unknown_digest_is_pinned(folder):
         weights.verify()
 
 
+def test_a_download_shows_its_progress_to_a_terminal_and_an_interrupted_one_is_not_kept(folder, monkeypatch):
+    sizes, copy = [], weights.shutil.copyfileobj
+    content = (folder.parent / "host" / "known.safetensors").read_bytes()
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    def interrupted(source, sink, length):
+        sink.write(source.read(4))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights.shutil, "copyfileobj", interrupted)
+    assert CliRunner().invoke(app, ["weights", "fetch", "known.safetensors"]).exit_code == 130
+    assert not list(folder.iterdir())
+    monkeypatch.setattr(weights.shutil, "copyfileobj", lambda *args: (sizes.append(1), copy(*args)))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    weights.fetch(["known.safetensors"])
+    shown = sys.stderr.getvalue()
+    assert sizes and "known.safetensors" in shown and "100%" in shown and f"{len(content)}" in shown
+    assert (folder / "known.safetensors").read_bytes() == content
+
+
 def test_a_wrong_download_is_not_kept(folder, monkeypatch):
     weights._listed()["known.safetensors"]["sha256"] = "0" * 64
     with pytest.raises(DataError, match="expected 0000"):
@@ -118,8 +143,11 @@ def test_a_pickle_that_would_execute_something_is_refused(folder):
 
 def test_the_verbs_end_with_the_exit_codes(folder):
     run = CliRunner().invoke
-    assert "missing" in run(app, ["weights", "fetch"]).output
+    listed = run(app, ["weights", "fetch"]).output.splitlines()
+    assert all(line.startswith("missing     ? MiB ") for line in listed)
+    assert [line.endswith("; its sha256 is not known") for line in listed] == [False, True, True]
     assert run(app, ["weights", "fetch", "known.safetensors"]).exit_code == 0
+    assert run(app, ["weights", "fetch"]).output.startswith("present     0 MiB known.safetensors ")
     assert "known.safetensors: unchanged" in run(app, ["weights", "verify"]).output
     assert run(app, ["weights", "fetch", "manual.safetensors"]).exit_code == 66
     (folder / "known.safetensors").write_bytes(b"changed")

@@ -1,5 +1,6 @@
 """Snapshots of fresh tiny generators, as a training writes them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,13 +12,16 @@ from pygan.sampling import describe
 from pygan.spec import load_spec
 
 
-def snapshot(path: Path, base: dict, *, num_classes: int = 0, nimg: int = 64) -> nn.Module:
+def snapshot(
+    path: Path, base: dict, *, num_classes: int = 0, nimg: int = 64, class_names: Sequence[str] = ()
+) -> nn.Module:
     """Write a snapshot of a fresh generator of 16 pixels and return the generator."""
     ctx = Context(resolution=16, num_classes=num_classes)
     torch.manual_seed(nimg)
     G = load_spec("pygan.networks", base).generator(ctx).eval()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, {f"G_ema.{k}": v for k, v in G.state_dict().items()}, describe(base, ctx, nimg))
+    metadata = describe(base, ctx, nimg, class_names=class_names)
+    write_tensors(path, {f"G_ema.{k}": v for k, v in G.state_dict().items()}, metadata)
     return G
 
 

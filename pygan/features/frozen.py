@@ -16,8 +16,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from pygan import weights
 from pygan.context import Context
-from pygan.errors import ConfigError
+from pygan.errors import ConfigError, DataError, PyganError
 from pygan.features.random_init import randomize
 from pygan.spec import load_spec, spec
 
@@ -224,21 +225,60 @@ class FrozenSpec:
         """Give the network its weights; return the sha256 of their file, if any, or raise `MissingInput`."""
         raise NotImplementedError
 
-    def check(self) -> None:
-        """Raise `ConfigError` where the network lacks a tap that is named here or is too small for it."""
-        if self.taps is not None:
-            self._architecture().freeze()
+    def problems(self) -> Iterator[PyganError]:
+        """Yield what keeps the network from being built: packages, files and taps that are missing, damaged files.
+
+        Where the architecture cannot be built for want of a package, the weight file is opened all the same.
+        """
+        try:
+            network = self._architecture()
+        except PyganError as error:
+            yield error
+            if self.weight_file is not None:
+                yield from _problems_of(self.weight_file)
+            return
+        try:
+            if not self.random_init:
+                self._loaded(network)
+            network.freeze()
+        except PyganError as error:
+            yield error
 
     def build(self, ctx: Context) -> FrozenNetwork:
-        """Return the frozen network on `ctx.device`; raise `MissingInput` where its file is not there."""
+        """Return the frozen network on `ctx.device`.
+
+        Raises:
+            MissingInput: a package or the file with the weights is not there.
+            DataError: the file is damaged, or does not hold the weights of this network.
+            ConfigError: the network has no such tap, or is too small for it.
+        """
         network = self._architecture()
         if not self.random_init:
-            network.sha256 = self._load(network)
+            network.sha256 = self._loaded(network)
         if network.foldable:
             fold_batch_norms(network)
         if self.random_init:
             randomize(network, ctx.seed)
         return network.freeze().to(ctx.device)
+
+    def _loaded(self, network: FrozenNetwork) -> str | None:
+        """Do what `_load` does; say in a sentence where tensors are missing or of other shapes."""
+        try:
+            return self._load(network)
+        except PyganError:
+            raise
+        except Exception as error:  # what a reader says of a file that it does not expect can be nearly anything
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            source = self.weight_file or "the packaged file"
+            raise DataError(f"{source}: does not hold the weights of {self.name} ({reason})") from error
+
+
+def _problems_of(weight_file: str) -> Iterator[PyganError]:
+    """Yield why a weight file cannot be read."""
+    try:
+        weights.check(weight_file)
+    except PyganError as error:
+        yield error
 
 
 @spec
@@ -260,7 +300,7 @@ class MetricSpec(FrozenSpec):
         return FrozenSpec.name.fget(self) + ("" if self.protocol == "clean" else f"_{self.protocol}")
 
     def build(self, ctx: Context) -> FrozenNetwork:
-        """Return the frozen network on `ctx.device`; raise `MissingInput` where its file is not there."""
+        """Return the frozen network on `ctx.device`; errors are those of every frozen network."""
         network = FrozenSpec.build(self, ctx)
         network.protocol = self.protocol
         return network

@@ -54,6 +54,11 @@ def write_so_far(results: Path) -> Path:
     Raises:
         FileNotFoundError: the workflow never started here.
     """
+    if not (results / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{results}: no study in this folder; expected the folder into which Snakemake writes a study's results, "
+            "with config.json"
+        )
     config = read_json(results / "config.json")
     page = results / "report" / "so_far" / "index.html"
     write_report(config, finished_files(results, config["runs"]), page.parent)

@@ -86,7 +86,7 @@ def assemble(
         masks={name: mask.to(device) for name, mask in (masks or {}).items()},
         init=init if init is None else _without(init, reset, D),
         init_nimg=init_nimg,
-        metadata=lambda nimg: describe(config["base"], ctx, nimg),
+        metadata=lambda nimg: describe(config["base"], ctx, nimg, class_names=class_names),
     )
     return run, material.indices
 

@@ -47,7 +47,7 @@ def assemble(
         gen_labels=material.gen_labels,
         init=init if init is None or "optimizers" not in reset else _without_moments(init),
         init_nimg=init_nimg,
-        metadata=lambda nimg: describe(config["base"], ctx, nimg, config["loss"]),
+        metadata=lambda nimg: describe(config["base"], ctx, nimg, config["loss"], class_names),
     )
     return run, material.indices
 

@@ -284,7 +284,7 @@ def test_timms_maps_are_cut_after_the_last_tap() -> None:
 def test_bad_entries_are_refused_in_a_sentence() -> None:
     pytest.importorskip("timm")
     with pytest.raises(ConfigError, match="taps: pixels has no 'edges', expected some of pixels, pooled"):
-        load_spec("pygan.features", {"kind": "pixels", "taps": ["edges"]}).check()
+        load_spec("pygan.features", {"kind": "pixels", "taps": ["edges"]}).build(CTX)
     with pytest.raises(ConfigError, match=r"timm.model: got 'resnet0', which is no model of timm"):
         load_spec("pygan.features", {"kind": "timm", "model": "resnet0", "random_init": True}).build(CTX)
     with pytest.raises(ConfigError, match="resolution: 8 pixels are too few for resnet10t"):

@@ -64,6 +64,12 @@ def test_marginals_of_real_pictures(store):
     assert torch.bincount(held_out).tolist() == [12, 5, 1]
 
 
+def test_snapshots_know_the_names_of_their_classes(store):
+    assert assembled(store).metadata(40)["class_names"] == list(NAMES)
+    base = CONFIG["base"] | {"conditional": False}
+    assert "class_names" not in assembled(store, base=base).metadata(40)
+
+
 def test_a_class_with_one_picture_works_with_a_warning(store, caplog):
     term = {"kind": "group_spectral", "beta": 0.5}
     with caplog.at_level(logging.WARNING):

@@ -110,7 +110,7 @@ def test_the_command_line_samples_with_any_number_of_steps(whole, tmp_path):
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 16
     result = CliRunner().invoke(app, ["grid", str(whole), "--out", str(tmp_path / "grid.png"), "--steps", "1"])
     assert result.exit_code == 2
-    result = CliRunner().invoke(app, ["inspect", str(whole)])
+    result = CliRunner().invoke(app, ["inspect", str(whole), "--json"])
     assert json.loads(result.output)["base"]["kind"] == "unet"
 
 

@@ -76,6 +76,6 @@ rule report:
         " --input prune={input.prune:q} --input anchors={input.anchors:q} --input theory={input.theory:q}"
         " --input diffusion={input.diffusion:q} --input panels={input.panels:q}"
         " --input template={input.template:q}"
-        ' --input rule_graph="$(dirname {output.page:q})/../rule_graph.json"'
+        ' --input rule_graph="$(ls "$(dirname {output.page:q})/../rule_graph.json" 2> /dev/null)"'
         ' --input benchmarks="$(dirname {output.page:q})/../benchmarks"'
         ' --out "$(dirname {output.page:q})" > {log:q} 2>&1'
