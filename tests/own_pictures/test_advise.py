@@ -132,7 +132,12 @@ def test_what_cannot_be_advised(tmp_path: Path) -> None:
         advise(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_verb(pictures: Path) -> None:
     result = CliRunner().invoke(app, ["advise", str(pictures)])
     assert result.exit_code == 0, result.output
-    assert "recipe: " in result.output and "pygan train" in result.output
+    assert (
+        "recipe: " in result.output
+        and "pictures a second were measured" in result.output
+        and "pygan train" in result.output
+    )
