@@ -45,17 +45,16 @@ $(DONE)/assets: pygan/assets.py $(DONE)/package
 check: setup
 	$(BIN)/pygan check config/config.yaml
 
-reproduce: check
+# Planning and Snakemake both check the study first.
+reproduce: setup
 	$(BIN)/pygan plan config/config.yaml
 	$(BIN)/snakemake --cores all reproduce
 
 quick: setup
-	$(BIN)/pygan check config/quick.yaml
 	$(BIN)/pygan plan config/quick.yaml
 	$(BIN)/snakemake --cores all reproduce --configfile config/quick.yaml
 
 smoke: setup
-	$(BIN)/pygan check config/smoke.yaml
 	$(BIN)/snakemake --cores all reproduce --configfile config/smoke.yaml
 
 test: setup $(DONE)/test
