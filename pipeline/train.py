@@ -19,6 +19,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     """
     from pipeline.training_job import TrainingJob
     from pygan.checkpoint import read_tensors
+    from pygan.features.frozen import as_chosen
     from pygan.pruning.masks import as_masks, sparsity
     from pygan.training.assemble import assemble, methods
     from pygan.training.gan import train
@@ -28,7 +29,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     masks = {}
     if "mask" in inputs:
         masks = as_masks(read_tensors(inputs["mask"][0])[0], str(inputs["mask"][0]))
-    frozen = tuple(_frozen(item, job.config["seed"]) for item in job.config["frozen"])
+    frozen = tuple(as_chosen(item, job.config["seed"]) for item in job.config["frozen"])
     run, indices = assemble(job.config, frozen=frozen, masks=masks, **job.material())
     if "transfer" in inputs:
         print(transfer(run, inputs["transfer"][0]), flush=True)
@@ -46,16 +47,6 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
             if term.get("network") and not term["network"].get("random_init")
         ],
     )
-
-
-def _frozen(item: dict[str, Any], seed: int):
-    """Return a network as the probe chose it."""
-    from pygan.context import Context
-    from pygan.spec import load_spec
-
-    network = load_spec("pygan.features", item["entry"], "bank").build(Context(resolution=0, seed=seed))
-    network.separable = item["separable"]
-    return network
 
 
 if __name__ == "__main__":

@@ -9,20 +9,24 @@ import hashlib
 import io
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
 
 from pygan.context import Context
+from pygan.data import formats
 from pygan.data.manifest import open_split, read_manifest
-from pygan.data.pictures import SPLITS, over_white
+from pygan.data.pictures import SPLITS, Fit, over_white
 from pygan.data.sources import folder
 from pygan.errors import DataError
-from pygan.folder_plan import choose_resolution, held_out_share
+from pygan.folder_pictures import choose_resolution, held_out_share, too_few
 from pygan.recipes import FEW, Recipe, recipe
+from pygan.wording import duration, number_of
 
 LOOKED_AT = 5_000
 """Pictures that are decoded at most, spread evenly over all of them."""
@@ -40,8 +44,10 @@ class Findings:
     path: Path
     n: int
     """Pictures, unreadable ones included."""
-    n_train: int
-    """Of them, to train with."""
+    split_counts: dict[str, int]
+    """Split -> pictures, those that are known to be unreadable left out."""
+    left_out: list[str]
+    """Sentences about pictures in formats that cannot be read here."""
     class_counts: dict[str, int]
     """Class -> pictures."""
     sizes: list[tuple[int, int]]
@@ -56,6 +62,11 @@ class Findings:
     """Pairs of near copies, exact ones left out."""
     resolution: int | None
     """Side of prepared pictures; None: not prepared."""
+
+    @property
+    def n_train(self) -> int:
+        """Pictures to train with."""
+        return self.split_counts["train"]
 
     @property
     def imbalance(self) -> float:
@@ -74,40 +85,56 @@ def look(path: Path) -> Findings:
 
 
 def _look_at_files(path: Path) -> Findings:
-    n = folder.survey(str(path), at_most=1).n
-    share = held_out_share(n)
+    survey = folder.survey(str(path), at_most=1)
+    n, share = survey.n, held_out_share(survey.n)
     source = folder.Spec(path=str(path), skip_bad=True, validation=share, test=share)
     collection = source.build(Context(resolution=SIDE))
     labels = Counter(label for split in SPLITS for _, label in collection.splits[split])
     seen = _Seen()
-    for name, content in folder.contents(str(path), LOOKED_AT):
+    for name, content in _with_bar(folder.contents(str(path), LOOKED_AT), min(n, LOOKED_AT)):
         seen.add(name, content)
+    facts = seen.facts()
+    unreadable = {name for name, _ in facts["unreadable"]}
     return Findings(
         path=path,
         n=n,
-        n_train=len(collection.splits["train"]),
+        split_counts={
+            split: sum(picture.name not in unreadable for picture, _ in collection.splits[split]) for split in SPLITS
+        },
+        left_out=formats.left_out(survey.others),
         class_counts={name: labels[i] for i, name in enumerate(collection.class_names)},
         resolution=None,
-        **seen.facts(),
+        **facts,
     )
+
+
+def _with_bar(items: Iterator[Any], total: int) -> Iterator[Any]:
+    with tqdm(items, "reading", total, unit="img", disable=None, leave=False) as bar:
+        yield from bar
 
 
 def _look_at_prepared(path: Path) -> Findings:
     manifest = read_manifest(path / "manifest.json")
     splits = manifest["splits"]
     seen = _Seen()
-    for name, image in _stored(path / "manifest.json"):
+    for name, image in _with_bar(_stored(path / "manifest.json"), _looked_at(splits)):
         if seen.is_new(image.tobytes()):
             seen.add_image(name, image)
     counts = np.sum([splits[split]["counts"] for split in SPLITS], axis=0)
     return Findings(
         path=path,
         n=sum(splits[split]["n"] for split in SPLITS),
-        n_train=splits["train"]["n"],
+        split_counts={split: splits[split]["n"] for split in SPLITS},
+        left_out=[],
         class_counts=dict(zip(manifest["class_names"], map(int, counts), strict=True)),
         resolution=manifest["resolution"],
         **seen.facts() | {"copies": manifest["duplicates"]},
     )
+
+
+def _looked_at(splits: dict[str, Any]) -> int:
+    """Return how many pictures of a prepared data set are read."""
+    return sum(min(splits[split]["n"], LOOKED_AT // len(SPLITS)) for split in SPLITS)
 
 
 def _stored(manifest: Path) -> Iterator[tuple[str, Image.Image]]:
@@ -139,9 +166,11 @@ class _Seen:
         if not self.is_new(content):
             return
         try:
-            with Image.open(io.BytesIO(content)) as image:
+            with formats.open_picture(io.BytesIO(content)) as image:
                 image.load()
                 self.add_image(name, image)
+        except UnidentifiedImageError:
+            self._unreadable.append((name, "not a picture of a known format"))
         except Exception as error:  # decoders raise nearly anything on a broken file
             self._unreadable.append((name, f"not a readable picture ({error or type(error).__name__})"))
 
@@ -164,7 +193,7 @@ class _Seen:
         self._names.append(name)
         self._thumbnails.append(thumbnail)
 
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, Any]:
         """Return the fields of `Findings` that come from single pictures."""
         pairs = near_copies(np.stack(self._thumbnails)) if self._thumbnails else []
         return {
@@ -208,34 +237,43 @@ def _directions(img: np.ndarray) -> np.ndarray:
 # Advice
 
 
-def advise(path: Path, device: str = "cpu") -> str:
+Rate = Callable[[dict[str, Any], int], float]
+"""Setting of a run and side of its pictures to the pictures per second that it trains on this machine."""
+
+
+def advise(path: Path, device: str = "cpu", rate: Rate | None = None) -> str:
     """Return what was found, the recommended setting with its reasons, and the command that uses it.
 
     Args:
         device: where the training will run, `cpu` or a kind of GPU.
+        rate: measures the setting; None: nothing is said about the time.
 
     Raises:
         MissingInput, DataError: as `look`.
     """
     found = look(path)
     if not found.sizes:
-        raise DataError(
-            f"{path}: none of {found.n} pictures can be read, the first is {': '.join(found.unreadable[0])}"
-        )
+        raise DataError(f"{path}: no picture can be read; the first of {found.n} is {': '.join(found.unreadable[0])}")
+    fit: Fit = "pad" if _oblong(found) > len(found.sizes) / 10 and found.resolution is None else "crop"
     resolution, why = (
         (found.resolution, "as prepared")
         if found.resolution is not None
-        else choose_resolution(found.sizes, fit="crop", asked=None, device=device)
+        else choose_resolution(found.sizes, fit=fit, asked=None, device=device)
     )
+    lacking = too_few(found.split_counts, found.n)
     chosen = recipe(max(found.n_train, 1), resolution, num_classes=len(found.class_counts), device=device)
-    sections = (
+    sections = [
         ("found", _facts(found)),
-        ("beware", _warnings(found, resolution)),
+        ("beware", _warnings(found, resolution, fit)),
         ("resolution", [f"{resolution} pixels: {why}"]),
         (f"recipe: {chosen.name}", [f"{key}: {reason}" for key, reason in chosen.reasons.items()]),
-        ("worth a study of its own (config/study.yaml has these arms)", _studies(found, chosen)),
-        ("command", [_command(found, resolution)]),
-    )
+        ("worth trying", _trials(found, chosen, device)),
+    ]
+    if lacking is not None:
+        sections.append(("too few pictures to train", [lacking]))
+    else:
+        sections.append(("time", [] if rate is None else [_time(chosen, resolution, rate)]))
+        sections.append(("command", [_command(found, resolution, fit)]))
     return "\n".join(f"{title}\n" + "\n".join(f"  {line}" for line in lines) for title, lines in sections if lines)
 
 
@@ -243,73 +281,100 @@ def _facts(found: Findings) -> list[str]:
     counts = found.class_counts
     few, many = (pick(counts, key=counts.get) for pick in (min, max))
     widths, heights = zip(*found.sizes, strict=True)
-    lines = [f"{found.n} pictures, {found.n_train} of them to train with, the others to choose and to measure by"]
+    lines = [
+        f"{number_of(found.n, 'picture')}, {found.n_train} of them to train with, the others to choose and measure by",
+        *found.left_out,
+    ]
     if len(counts) > 1:
         lines.append(
-            f"{len(counts)} classes of {counts[few]} ({few}) to {counts[many]} ({many}) pictures, imbalance "
-            f"{found.imbalance:.1f}"
+            f"{len(counts)} classes of {counts[few]} ({few}) to {number_of(counts[many], 'picture')} ({many}), "
+            f"imbalance {found.imbalance:.1f}"
         )
     else:
-        lines.append("one class: no sub-folders say otherwise")
+        lines.append("one class, because no sub-folder separates others")
     lines.append(f"sizes from {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}")
     lines.append(", ".join(f"{count} {mode}" for mode, count in found.modes.most_common()))
     if len(found.sizes) + len(found.unreadable) + found.copies < found.n:
-        lines.append(f"{len(found.sizes)} of them were looked at, spread evenly")
+        lines.append(f"{len(found.sizes)} of them were read, spread evenly")
     return lines
 
 
-def _warnings(found: Findings, resolution: int) -> list[str]:
+def _are(n: int) -> str:
+    return number_of(n, "picture is", "pictures are")
+
+
+def _oblong(found: Findings) -> int:
+    """Return how many pictures are more than twice as long as wide."""
+    return sum(max(size) > 2 * min(size) for size in found.sizes)
+
+
+def _small(found: Findings, resolution: int, fit: Fit) -> int:
+    """Return how many pictures have to be enlarged."""
+    side = max if fit == "pad" else min
+    return sum(side(size) < resolution for size in found.sizes)
+
+
+def _warnings(found: Findings, resolution: int, fit: Fit) -> list[str]:
     lines = []
     if found.unreadable:
         name, why = found.unreadable[0]
-        lines.append(f"{len(found.unreadable)} pictures cannot be read, the first is {name} ({why})")
+        lines.append(f"{number_of(len(found.unreadable), 'picture')} cannot be read, the first is {name} ({why})")
     if found.copies:
-        lines.append(
-            f"{found.copies} exact copies: they count more often than others, remove them unless you mean that"
-        )
+        copies = "1 exact copy" if found.copies == 1 else f"{found.copies} exact copies"
+        lines.append(f"{copies}: pictures that are there twice count twice, remove them unless you mean that")
     if found.near:
         shown = "; ".join(f"{a} and {b}" for a, b in found.near[:3])
+        copies = "1 near copy" if len(found.near) == 1 else f"{len(found.near)} near copies"
         lines.append(
-            f"{len(found.near)} near copies ({shown}): in training and held-out pictures alike they make every "
-            "distance look better than it is; remove them, or deal them yourself to folders train, validation and test"
+            f"{copies} ({shown}): in training and held-out pictures alike they make every distance look better than it "
+            "is; remove them, or deal them yourself to folders train, validation and test"
         )
-    small = sum(min(size) < resolution for size in found.sizes)
-    if small:
-        lines.append(f"{small} pictures are smaller than {resolution} pixels and are enlarged, which blurs")
-    oblong = sum(max(size) > 2 * min(size) for size in found.sizes)
-    if oblong:
-        lines.append(f"{oblong} pictures are more than twice as long as wide: see --fit")
-    if found.modes["transparent"]:
-        lines.append(f"{found.modes['transparent']} pictures have transparent parts, which become white")
-    if found.modes["gray"] and found.modes["color"] + found.modes["transparent"]:
-        lines.append(f"{found.modes['gray']} pictures are gray among colored ones: G will make some gray, too")
+    if small := _small(found, resolution, fit):
+        lines.append(f"{_are(small)} smaller than {resolution} pixels and will be enlarged, which blurs")
+    if oblong := _oblong(found):
+        lines.append(f"{_are(oblong)} more than twice as long as wide: see --fit")
+    if transparent := found.modes["transparent"]:
+        count = number_of(transparent, "picture has", "pictures have")
+        lines.append(f"{count} transparent parts, which become white")
+    if (gray := found.modes["gray"]) and found.modes["color"] + found.modes["transparent"]:
+        lines.append(f"{_are(gray)} gray among colored ones: some generated pictures will be gray, too")
     single = [name for name, count in found.class_counts.items() if count == 1]
     if single and len(found.class_counts) > 1:
-        lines.append(f"{len(single)} classes have a single picture ({', '.join(single[:3])}): G can only copy it")
+        count = number_of(len(single), "class has", "classes have")
+        lines.append(f"{count} a single picture ({', '.join(single[:3])}), which can only be copied")
     return lines
 
 
-def _studies(found: Findings, chosen: Recipe) -> list[str]:
-    lines = []
-    if found.n_train < FEW:
+def _trials(found: Findings, chosen: Recipe, device: str) -> list[str]:
+    lines = ["--mirror: twice as many pictures where a flipped picture is as right as the original"]
+    if found.n_train < FEW and device != "cpu":
         lines.append(
-            "discriminators: [{kind: plain}, {kind: vision_aided, ...}]: a pretrained network beside the "
-            "discriminator; with 100 pictures it lowered the distance of DiffAugment in the default study"
+            "--recipe vision_aided_paper256: pretrained networks beside the discriminator, which help most where "
+            "pictures are few; it takes several times as long"
         )
     if len(found.class_counts) > 1 and found.imbalance >= TAIL:
         lines.append(
-            "regularizers: [{kind: group_spectral}], with `conditional: true` in `base`: a long tail, on which the "
-            "rare classes collapse first; evaluate.metrics: [{kind: intra}] shows class by class"
+            "a study of your own with `regularizers: [{kind: group_spectral}]` and `conditional: true` in `base`: rare "
+            "classes of a long tail collapse first; `evaluate.metrics: [{kind: intra}]` measures each class (studies "
+            "need a clone of pygan's repository)"
         )
     return lines
 
 
-def _command(found: Findings, resolution: int) -> str:
+def _time(chosen: Recipe, resolution: int, rate: Rate) -> str:
+    total, per_second = chosen.run["training"]["total_nimg"], rate(chosen.run, resolution)
+    return (
+        f"about {duration(total / per_second)} on this machine, where {per_second:.3g} pictures a second were measured "
+        f"({total} are shown, each many times); --kimg changes the length"
+    )
+
+
+def _command(found: Findings, resolution: int, fit: Fit) -> str:
     if found.resolution is not None:
         return "prepared already: name its source in a study file (`datasets`), and `pygan check` that"
     flags = ["--skip-bad"] if found.unreadable else []
-    if sum(max(size) > 2 * min(size) for size in found.sizes) > len(found.sizes) / 10:
-        flags += ["--fit", "pad"]
-    if any(min(size) < resolution for size in found.sizes):
+    if fit != "crop":
+        flags += ["--fit", fit]
+    if _small(found, resolution, fit):
         flags.append("--allow-upscale")
     return shlex.join(["pygan", "train", str(found.path), *flags])

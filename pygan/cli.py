@@ -6,15 +6,19 @@ A `PyganError` becomes its one sentence on stderr and its exit code.
 import fcntl
 import functools
 import json
+import os
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from pygan import __version__, cli_models, cli_weights
-from pygan.errors import PyganError
+from pygan.errors import PyganError, Stopped
+from pygan.recipes import RECIPES
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 assets_app = typer.Typer(no_args_is_help=True, help="The packaged networks and pictures.")
@@ -28,6 +32,9 @@ def _spoken(verb: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             verb(*args, **kwargs)
+        except Stopped as answer:  # what was asked for is no error
+            typer.echo(answer, err=True)
+            raise typer.Exit(answer.exit_code) from answer
         except PyganError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(error.exit_code) from error
@@ -163,10 +170,26 @@ def train(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME.")] = None,
     fit: Annotated[Literal["crop", "pad", "stretch"], typer.Option(help="How a picture becomes square.")] = "crop",
     resolution: Annotated[int | None, typer.Option(min=16, help="Pixels; default: by the sizes of pictures.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Setting; default: by the number of pictures.")] = None,
-    kimg: Annotated[float | None, typer.Option(min=0.001, help="Thousands of pictures shown in all.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help=f"Default: by the number of pictures. One of: {', '.join(RECIPES)}.")
+    ] = None,
+    kimg: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Thousands of pictures shown in all; a larger number continues a finished run."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the initialization and everything after.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the processor.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or cuda:N; default: a GPU where there is one, else the CPU.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that train together, each with its own GPU.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the processor, in each process.")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="Pictures per step; default: the recipe's.")] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"] | None, typer.Option(help="Of the networks; default: the recipe's.")
+    ] = None,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Show every other picture flipped from left to right.")
+    ] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
     allow_upscale: Annotated[bool, typer.Option("--allow-upscale", help="Enlarge smaller pictures.")] = False,
     init_from: Annotated[
@@ -177,10 +200,11 @@ def train(
     from pygan.allocator import set_allocator
 
     set_allocator()
-    from tqdm import tqdm
+    with _quiet_while_importing():
+        from tqdm import tqdm
 
-    from pygan.folder_plan import Settings
-    from pygan.train_folder import train_folder
+        from pygan.folder_plan import Settings
+        from pygan.train_folder import train_folder
 
     settings = Settings(
         pictures=pictures,
@@ -190,7 +214,12 @@ def train(
         recipe=recipe,
         kimg=kimg,
         seed=seed,
+        device=device,
+        processes=processes,
         threads=threads,
+        batch=batch,
+        precision=precision,
+        mirror=mirror,
         skip_bad=skip_bad,
         allow_upscale=allow_upscale,
         init_from=init_from,
@@ -201,11 +230,24 @@ def train(
 @app.command()
 @_spoken
 def advise(data: Annotated[Path, typer.Argument(help="Folder or .zip of pictures, or a prepared data set.")]) -> None:
-    """Look at pictures and recommend a setting to train with, with the reasons."""
-    from pygan.advise import advise as advice
-    from pygan.folder_plan import device
+    """Look at pictures and recommend a setting to train with, with the reasons and the time that it takes here."""
+    with _quiet_while_importing():
+        from pygan.advise import advise as advice
+        from pygan.devices import choose
+        from pygan.speeds import images_per_second
 
-    typer.echo(advice(data, device().type))
+    device, _ = choose()
+    typer.echo(advice(data, device.type, rate=images_per_second))
+
+
+@contextmanager
+def _quiet_while_importing() -> Iterator[None]:
+    """End at Ctrl-C without a word while modules are imported, some of which would go on after the exception."""
+    before = signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @app.command()

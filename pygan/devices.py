@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pygan.errors import ConfigError
+from pygan.wording import number_of
 
 if TYPE_CHECKING:
     import torch
@@ -52,11 +53,6 @@ def visible_gpus() -> Gpus:
             break
         chosen.append(entry)
     return Gpus(tuple(chosen), f"CUDA_VISIBLE_DEVICES={asked} leaves {len(chosen)} of {number_of(len(listed), 'GPU')}")
-
-
-def number_of(n: int, one: str, several: str | None = None) -> str:
-    """Return `1 GPU` and `2 GPUs`; `several` is the plural where it is not `one` with an s."""
-    return f"1 {one}" if n == 1 else f"{n} {several or one + 's'}"
 
 
 def _names_one(entry: str, listed: list[str]) -> bool:

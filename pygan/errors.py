@@ -41,6 +41,10 @@ class TryAgain(PyganError):
     exit_code = 75
 
 
+class Stopped(TryAgain):
+    """A training that a signal stopped as it was asked to; the state was saved."""
+
+
 class ConfigError(PyganError, ValueError):
     """A configuration that names an unknown key, a wrong type or an impossible combination."""
 

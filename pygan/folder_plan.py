@@ -1,34 +1,52 @@
-"""What `pygan train` settles before it trains: resolution, recipe and configuration, with their reasons.
+"""What `pygan train` settles before it trains: device, resolution, recipe and configuration, with their reasons.
 
-The plan is written once, to `plan.json`; a run goes on by it, and refuses other settings.
+The plan is written once, to `plan.json`, and a run goes on by it. A larger `--kimg` makes it longer. Settings that say
+how a run computes may change, others are refused.
 """
 
 import json
-import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import TypeAdapter
 
+from pygan import devices
 from pygan.checkpoint import write_json
 from pygan.config import Run
-from pygan.data.atomic import replacing
+from pygan.context import Context
+from pygan.data import formats
 from pygan.data.pictures import Fit
-from pygan.data.prepare import prepare
 from pygan.data.raw_digest import raw_digest
 from pygan.data.sources import folder
-from pygan.errors import ConfigError, DataError
+from pygan.errors import ConfigError, DataError, MissingInput
+from pygan.folder_pictures import choose_resolution, prepared
 from pygan.recipes import FEW, Recipe, budget, recipe
 from pygan.sampling import snapshot_path
+from pygan.spec import load_spec
 from pygan.training.init_from import read_snapshot
+from pygan.wording import number_of
 
 Say = Callable[[str], None]
 
-_LARGEST = {"cpu": 64}
-"""Side chosen at most where none is asked for, pixels; on other devices 256."""
+PACKAGED_BANK = (("efficientnet_lite0", 48), ("open_nsfw", 64), ("mtcnn_onet", None))
+"""Networks of `pygan assets install` and the side at which they see small pictures; None: they have their own side.
+MobileNetV2 is none of them, because it measures the result."""
+PUBLISHED_BANK = (
+    {"kind": "swin", "mean": "clip"},
+    {"kind": "clip_vit"},
+    {"kind": "dino_vit", "mean": "clip"},
+    {"kind": "vgg16"},
+    {"kind": "swin", "training": "ade20k"},
+    {"kind": "swin", "training": "coco"},
+)
+"""The published bank without its two networks for faces."""
+_LARGEST_VIEW = 224
+"""Side at which packaged networks see large pictures, pixels: that of most published networks."""
+_MAY_CHANGE = ("device", "processes", "threads")
+"""Settings that say how a run computes, not what."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +67,18 @@ class Settings:
     """Real pictures shown in all, thousands; None: the recipe's."""
     seed: int = 0
     """Of the initialization and everything after."""
+    device: str | None = None
+    """`cpu`, `cuda` or `cuda:N`; None: the first GPU where there is one."""
+    processes: int = 1
+    """Processes that train together, one per GPU where there are GPUs."""
     threads: int | None = None
-    """Of the processor; None: as many as PyTorch takes."""
+    """Of the processor, in each process; None: as many as PyTorch takes, shared among the processes."""
+    batch: int | None = None
+    """Real pictures per step, of all processes together; None: the recipe's."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Of the forward passes; None: the recipe's."""
+    mirror: bool = False
+    """Show every other training picture flipped from left to right, drawn anew each time."""
     skip_bad: bool = False
     """Leave unreadable pictures out instead of stopping."""
     allow_upscale: bool = False
@@ -65,29 +93,98 @@ class Settings:
         return {name.replace("_", "-"): value for name, value in values.items() if name != "out"}
 
 
-def device() -> torch.device:
-    """Return the device of a training that was not told one: the GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+_DEFAULTS = {field.name.replace("_", "-"): field.default for field in fields(Settings)}
 
 
-def planned(settings: Settings, say: Say) -> dict[str, Any]:
-    """Return the plan of the run, made and written at the first start."""
+@dataclass(frozen=True)
+class Place:
+    """Where a run computes."""
+
+    device: torch.device
+    why: str
+    """The reason, as the part of a sentence."""
+    processes: int
+
+    def __str__(self) -> str:
+        where = {"cpu": "the CPU", "cuda": "the GPU"}[self.device.type]
+        if self.device.type == "cuda":
+            where += f" {torch.cuda.get_device_name(self.device)}"
+        many = "" if self.processes == 1 else f", {self.processes} processes"
+        if many and self.device.type == "cuda":
+            many += " with one GPU each"
+        return f"device: {where} trains ({self.why}){many}"
+
+
+def place(settings: Settings) -> Place:
+    """Return where a run of these settings computes.
+
+    Raises:
+        ConfigError: no such device, fewer GPUs than processes, or settings that the device does not have.
+    """
+    device, why = devices.choose(settings.device)
+    count = settings.processes
+    if count > 1 and device.type == "cuda":
+        gpus = torch.cuda.device_count()
+        if settings.device not in (None, "cuda"):
+            raise ConfigError(f"--device: got {settings.device}, but {count} processes have a GPU each: expected cuda")
+        if gpus < count:
+            raise ConfigError(
+                f"--processes: got {count}, expected at most {gpus}, because a process has a GPU of its own "
+                f"({devices.visible_gpus().why}); --device cpu trains on the CPU"
+            )
+    if settings.precision == "fp16" and device.type == "cpu":
+        raise ConfigError(f"--precision: got fp16, expected fp32 or bf16 on the CPU, which trains ({why})")
+    if settings.batch is not None and settings.batch % count:
+        raise ConfigError(f"--batch: got {settings.batch}, expected a multiple of the {count} processes")
+    return Place(device, why, count)
+
+
+# The plan of a run that was started
+
+
+def planned(settings: Settings, where: Place, say: Say) -> dict[str, Any]:
+    """Return the plan of the run: made and written at the first start, made longer by a larger --kimg.
+
+    Raises:
+        ConfigError: the run was started with other settings, or the pictures changed.
+        MissingInput: the run is to be made longer, but its checkpoints are gone.
+    """
     file = settings.out / "plan.json"
-    if file.exists():
-        plan = json.loads(file.read_text())
-        _check_same(settings, plan)
-        say(f"continuing {settings.out}: {plan['text']}")
+    if not file.exists():
+        plan = _first_plan(settings, where)
+        say(f"{where}\n{plan['text']}")
+        write_json(file, plan)
         return plan
-    plan = _first_plan(settings)
-    say(plan["text"])
-    write_json(file, plan)
+    before = json.loads(file.read_text())
+    _check_same(settings, before)
+    plan, notes = _continued(settings, before)
+    if plan != before:
+        write_json(file, plan)
+    if not is_finished(settings.out, plan):
+        say("\n".join([f"{where}", f"continuing {settings.out}: {plan['text']}", *notes]))
     return plan
 
 
+def is_finished(out: Path, plan: dict[str, Any]) -> bool:
+    """Whether a run was trained and measured to the end of its plan."""
+    return _ends_at(out / "run.json", plan["config"])
+
+
+def is_trained(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether a training was done to the end of its configuration."""
+    return _ends_at(folder / "trained.json", config)
+
+
+def _ends_at(record: Path, config: dict[str, Any]) -> bool:
+    """Whether a record exists and is about the last picture of a configuration, not of a shorter one."""
+    return record.exists() and json.loads(record.read_text())["nimg"] == config["training"]["total_nimg"]
+
+
 def _check_same(settings: Settings, plan: dict[str, Any]) -> None:
+    """Check what may not change; a setting that an older plan lacks counts as its default."""
     for name, value in settings.plain().items():
-        before = plan["settings"].get(name)
-        if value != before:
+        before = plan["settings"].get(name, _DEFAULTS[name])
+        if value != before and name not in _MAY_CHANGE and not (name == "kimg" and value is not None):
             raise ConfigError(
                 f"--{name}: got {value}, but {settings.out} was started with {before}; give it again, or name another "
                 "--out"
@@ -102,42 +199,109 @@ def _digest(settings: Settings) -> str:
     return raw_digest({"kind": "folder", "path": str(settings.pictures)})
 
 
-def _first_plan(settings: Settings) -> dict[str, Any]:
+def _continued(settings: Settings, plan: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the plan with what these settings change, and what there is to say about it."""
+    notes = []
+    now = settings.plain()
+    for name in _MAY_CHANGE:
+        before = plan["settings"].get(name, _DEFAULTS[name])
+        if now[name] != before:
+            notes.append(
+                f"--{name} was {before} and is {now[name]} now: sums may round differently, so the result may have "
+                "other bits than that of a run which kept it"
+            )
+    changed = {name: now[name] for name in _MAY_CHANGE if now[name] != plan["settings"].get(name, _DEFAULTS[name])}
+    plan = {**plan, "settings": plan["settings"] | changed}
+    if settings.kimg is not None and settings.kimg != plan["settings"]["kimg"]:
+        plan = _longer(settings, plan)
+    return plan, notes
+
+
+def _longer(settings: Settings, plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the plan for more pictures than before; the stages before the last one keep their lengths.
+
+    Networks, optimizers, average and augmentation do not depend on the length, so the last snapshot is, bit by bit,
+    that of a training which was planned so long from the start. Snapshots up to the former end stay where they are.
+    """
+    config, training = plan["config"], plan["config"]["training"]
+    before = sum(stage["config"]["training"]["total_nimg"] for stage in plan.get("stages", []))
+    former, per_step = training["total_nimg"], training["batch"] * training["d_steps"]
+    parts = plan.get("parts", _parts(training))
+    new = budget(settings.kimg - before / 1000, per_step, snapshots=parts)
+    total = new["total_nimg"]
+    if total < former:
+        raise ConfigError(
+            f"--kimg: got {settings.kimg:g}, but {settings.out} trains {(before + former) / 1000:g} thousand pictures, "
+            "and a training cannot be made shorter; give a larger number, or name another --out"
+        )
+    if total == former:
+        return plan
+    if is_trained(settings.out, config) and not any((settings.out / "state").glob("*/manifest.json")):
+        raise MissingInput(
+            f"{settings.out / 'state'}: the checkpoints are gone, without which a finished training cannot be continued"
+        )
+    snapshots = [*training["snapshots"], *(nimg for nimg in new["snapshots"] if nimg > former)]
+    config = config | {"training": training | {"total_nimg": total, "snapshots": snapshots}}
+    head = plan["text"].partition("\ntraining: ")[0]
+    text = (
+        f"{head}\n{_length(plan.get('stages', []), config)}\n"
+        f"{former} images were planned before; the networks and their optimizers go on"
+    )
+    if before:
+        text += "; the stages before the last one keep their lengths, unlike in a training so long from the start"
+    else:
+        text += ", and the last snapshot has the bits of a training that was so long from the start"
+    if snapshots != new["snapshots"]:
+        text += f"; snapshots up to {former} images lie elsewhere than there"
+    return {**plan, "settings": plan["settings"] | {"kimg": settings.kimg}, "config": config, "text": text}
+
+
+# The plan of a new run
+
+
+def _first_plan(settings: Settings, where: Place) -> dict[str, Any]:
     """Prepare the pictures, choose what was left open, and write down why."""
-    recipe(1, settings.resolution or 16, name=settings.recipe)  # a wrong name is found before pictures are decoded
+    kind = where.device.type
+    early = recipe(1, settings.resolution or 16, name=settings.recipe)  # refused before pictures are decoded
     digest = _digest(settings)
     source = None if settings.init_from is None else _source(settings.init_from)
     found = folder.survey(str(settings.pictures))
-    resolution, why = choose_resolution(found.sizes, fit=settings.fit, asked=settings.resolution, device=device().type)
+    resolution, why = choose_resolution(found.sizes, fit=settings.fit, asked=settings.resolution, device=kind)
     if source and settings.resolution is None:
         resolution, why = source["context"]["resolution"], "that of --init-from"
-    manifest = _prepare(settings, resolution, found)
-    counts = {split: entry["n"] for split, entry in manifest["splits"].items()}
-    if min(counts.values()) < 2:
-        raise DataError(f"{settings.pictures}: got {counts} pictures, expected at least 2 in each: add pictures")
-    chosen = _recipe(settings, manifest, resolution, source)
-    config = _config(settings, chosen.run)
-    because = "".join(f"  {key}: {reason}\n" for key, reason in chosen.reasons.items())
+    bank, which = _bank(resolution) if early.before else ((), "")
+    chosen_pictures = {name: getattr(settings, name) for name in ("fit", "allow_upscale", "skip_bad")}
+    manifest = prepared(settings.pictures, settings.out, resolution=resolution, found=found, **chosen_pictures)
+    chosen = _recipe(settings, where, manifest, resolution, source)
+    stages, config = _stages(settings, chosen)
+    reasons = chosen.reasons | ({"bank": which} if bank else {})
+    because = "".join(f"  {key}: {reason}\n" for key, reason in reasons.items())
     text = (
         f"{settings.pictures} to {settings.out}\n"
-        f"{_of_pictures(settings, manifest, counts, len(found.others))}\n"
+        f"{_of_pictures(settings, manifest, found.others)}\n"
         f"resolution: {resolution} pixels ({why})\n"
-        f"recipe: {chosen.name}\n{because}"
-        f"training: {config['training']['total_nimg']} images in steps of {config['training']['batch']}"
+        f"recipe: {chosen.name}\n{because}{_length(stages, config)}"
     )
     return {
         "settings": settings.plain(),
+        "device": {"type": kind, "why": where.why},
         "digest": digest,
         "recipe": chosen.name,
-        "reasons": chosen.reasons,
+        "reasons": reasons,
         "init_from": source and source["snapshot"],
+        "bank": list(bank),
+        "parts": _parts(chosen.run["training"]),
+        "recipe_kimg": sum(kimg for _, kimg in chosen.before) + chosen.run["training"]["total_nimg"] / 1000,
+        "stages": stages,
         "config": config,
         "text": text,
     }
 
 
-def _recipe(settings: Settings, manifest: dict[str, Any], resolution: int, source: dict[str, Any] | None) -> Recipe:
-    """Return the recipe for the prepared pictures, with what --init-from and --kimg change and why.
+def _recipe(
+    settings: Settings, where: Place, manifest: dict[str, Any], resolution: int, source: dict[str, Any] | None
+) -> Recipe:
+    """Return the recipe for the prepared pictures, with what the other settings change and why.
 
     Args:
         source: as `_source` returns it; None: the networks begin as drawn.
@@ -146,27 +310,155 @@ def _recipe(settings: Settings, manifest: dict[str, Any], resolution: int, sourc
     of_classes = dict(zip(manifest["class_names"], manifest["splits"]["train"]["counts"], strict=True))
     empty = [name for name, count in of_classes.items() if not count]
     name = settings.recipe or (_recipe_of(source, n_images) if source else None)
-    num_classes = 0 if empty else len(of_classes)
-    chosen = recipe(n_images, resolution, num_classes=num_classes, name=name, device=device().type)
+    chosen = recipe(
+        n_images,
+        resolution,
+        num_classes=0 if empty else len(of_classes),
+        name=name,
+        device=where.device.type,
+        processes=where.processes,
+    )
     run, reasons = dict(chosen.run), dict(chosen.reasons)
     if source:
         run["base"] = source["base"] | {"conditional": run["base"]["conditional"]}
         reasons["base"] = f"that of --init-from {source['snapshot']}, whose networks this training begins with"
     if empty:
         reasons["base.conditional"] = f"the class {empty[0]} has no picture left to train with"
+    run["training"] = _training(settings, run)
     if settings.kimg is not None:
         reasons["training.total_nimg"] = "as asked for"
+        if chosen.before:
+            reasons["training.total_nimg"] += ", in stages whose lengths have the published proportions"
+    if settings.batch is not None:
+        reasons["training.batch"] = f"{settings.batch} as asked for; the learning rate stays that of the recipe"
+    if settings.precision is not None:
+        reasons["training.precision"] = f"{settings.precision} as asked for"
+    run["mirror"] = settings.mirror
+    if settings.mirror:
+        reasons["mirror"] = "as asked for: every other picture is shown flipped from left to right"
+    elif chosen.before:
+        reasons["mirror"] = "no picture is flipped; published with flipped ones (--mirror)"
     return replace(chosen, run=run, reasons=reasons)
 
 
-def _of_pictures(settings: Settings, manifest: dict[str, Any], counts: dict[str, int], others: int) -> str:
-    """Return the line that says what became of the pictures."""
+def _training(settings: Settings, run: dict[str, Any]) -> dict[str, Any]:
+    """Return the training of a recipe with the batch and the precision that were asked for."""
+    training = dict(run["training"])
+    if settings.precision is not None:
+        training["precision"] = settings.precision
+    if settings.batch is not None:
+        kimg, parts = training["total_nimg"] / 1000, _parts(training)
+        training |= {"batch": settings.batch, "batch_gpu": _micro_batch(settings, run)}
+        training |= budget(kimg, settings.batch * training.get("d_steps", 1), snapshots=parts)
+    elif training["batch"] % settings.processes:
+        raise ConfigError(
+            f"--processes: got {settings.processes}, expected a divisor of the recipe's batch of {training['batch']}; "
+            "--batch sets another one"
+        )
+    return training
+
+
+def _parts(training: dict[str, Any]) -> int:
+    """Return how many snapshots a training writes, besides that of its start."""
+    return max(len(training["snapshots"]) - 1, 1)
+
+
+def _micro_batch(settings: Settings, run: dict[str, Any]) -> int | None:
+    """Return how many pictures a process computes at a time: at most as many as in the recipe, and whole groups."""
+    group = run["base"].get("mbstd_group") or 1
+    if settings.batch % (group * settings.processes):
+        among = "" if settings.processes == 1 else f" in each of {settings.processes} processes"
+        raise ConfigError(
+            f"--batch: got {settings.batch}, expected a multiple of {group * settings.processes}: the discriminator "
+            f"compares pictures in groups of {group}{among}"
+        )
+    most, share = run["training"].get("batch_gpu"), settings.batch // settings.processes
+    if most is None:
+        return None
+    return max(size for size in range(group, share + 1, group) if share % size == 0 and size <= max(most, group))
+
+
+def _stages(settings: Settings, chosen: Recipe) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the stages that come before the last one, with name and configuration, and the configuration of the last.
+
+    A length that was asked for is shared among the stages in the proportion of the recipe's.
+    """
+    kimgs = [kimg for _, kimg in chosen.before] + [chosen.run["training"]["total_nimg"] / 1000]
+    asked = [None] * len(kimgs) if settings.kimg is None else [settings.kimg * kimg / sum(kimgs) for kimg in kimgs]
+    stages = []
+    for i, (discriminators, kimg) in enumerate(chosen.before):
+        run = chosen.run | {"discriminators": discriminators}
+        stages.append({"name": f"models_{i}", "config": _config(settings, run, asked[i] or kimg)})
+    return stages, _config(settings, chosen.run, asked[-1])
+
+
+def _config(settings: Settings, run: dict[str, Any], kimg: float | None) -> dict[str, Any]:
+    """Return the whole configuration of a run as plain values; `kimg` None: as long as it is."""
+    training = dict(run["training"])
+    if kimg is not None:
+        per_step = training["batch"] * training.get("d_steps", 1)
+        training |= budget(kimg, per_step, snapshots=_parts(training))
+    adapter = TypeAdapter(Run)
+    values = adapter.validate_python({**run, "training": training, "dataset": settings.out.name})
+    return adapter.dump_python(values, mode="json") | {"seed": settings.seed, "run": settings.out.name}
+
+
+def _length(stages: Sequence[dict[str, Any]], config: dict[str, Any]) -> str:
+    """Return the lines that say how long the training is; the first one begins with "training: "."""
+    lengths = [stage["config"]["training"]["total_nimg"] for stage in stages] + [config["training"]["total_nimg"]]
+    text = f"training: {sum(lengths)} images in steps of {config['training']['batch']}"
+    if stages:
+        text += f", in stages of {', '.join(map(str, lengths[:-1]))} and {lengths[-1]} images"
+        text += f" with {', '.join(map(str, range(len(stages))))} and {len(stages)} pretrained networks;"
+        text += (
+            "\n  each begins with the best snapshot of the one before, by the kernel distance to validation pictures"
+        )
+        text += " (published: by the FID to the training pictures)"
+    return text
+
+
+def _of_pictures(settings: Settings, manifest: dict[str, Any], others: Sequence[str]) -> str:
+    """Return the lines that say what became of the files."""
+    counts = {split: entry["n"] for split, entry in manifest["splits"].items()}
     rejected = f", {len(manifest['rejected'])} rejected (see {settings.out / 'rejected.tsv'})"
-    return (
+    line = (
         f"pictures: {sum(counts.values())} kept, {counts['train']} of them to train with and {counts['validation']} + "
         f"{counts['test']} to choose and to measure by{rejected if manifest['rejected'] else ''}, "
-        f"{manifest['duplicates']} duplicates, {others} other files left alone"
+        f"{number_of(manifest['duplicates'], 'duplicate')}, {number_of(len(others), 'other file')} left alone"
     )
+    return "\n  ".join([line, *formats.left_out(others)])
+
+
+# Networks of others
+
+
+def _bank(resolution: int) -> tuple[tuple[dict[str, Any], ...], str]:
+    """Return the bank of a vision-aided run and why: published networks whose weights are here, or packaged ones.
+
+    Raises:
+        MissingInput: a packaged network is not installed.
+    """
+    published = tuple(dict(entry) for entry in PUBLISHED_BANK if _is_here(entry))
+    if len(published) >= 3:
+        left = len(PUBLISHED_BANK) - len(published)
+        return published, f"published networks whose weights are here ({left} are not; none for faces)"
+    view = min(resolution, _LARGEST_VIEW)
+    packaged = tuple(
+        {"kind": kind} | ({} if least is None else {"resolution": max(least, view)}) for kind, least in PACKAGED_BANK
+    )
+    for entry in packaged:
+        load_spec("pygan.features", entry, "bank").build(Context(resolution=resolution))
+    kinds = ", ".join(entry["kind"] for entry in packaged)
+    return packaged, f"{kinds}, which are packaged; published with Swin, CLIP, DINO and VGG (`pygan weights`)"
+
+
+def _is_here(entry: dict[str, Any]) -> bool:
+    """Whether a network can be built: its weights and the package of its architecture are here."""
+    try:
+        load_spec("pygan.features", dict(entry), "bank").build(Context(resolution=0))
+    except MissingInput:
+        return False
+    return True
 
 
 def _source(path: Path) -> dict[str, Any]:
@@ -187,80 +479,3 @@ def _recipe_of(source: dict[str, Any], n_images: int) -> str:
             f"--init-from: no recipe trains a {kind}, expected one of {', '.join(names)} (`init_from` of a study can)"
         )
     return names[kind]
-
-
-def choose_resolution(sizes: list[tuple[int, int]], *, fit: Fit, asked: int | None, device: str) -> tuple[int, str]:
-    """Return the side of the pictures and why: a power of two that nine of ten pictures have.
-
-    Args:
-        sizes: width and height of pictures.
-        fit: how a picture becomes square.
-        asked: the side that was asked for; None: none was.
-        device: `cpu`, or a kind of GPU.
-    """
-    if asked is not None:
-        return asked, "as asked for"
-    if not sizes:
-        return 32, "no picture could be read"
-    side = max if fit == "pad" else min
-    common = sorted(side(size) for size in sizes)[len(sizes) // 10]
-    largest = _LARGEST.get(device, 256)
-    why = f"nine of ten pictures have {common} or more"
-    if common >= 2 * largest:
-        return largest, f"{why}, and more takes long on this device: --resolution asks for it"
-    return max(1 << (common.bit_length() - 1), 16), why
-
-
-def held_out_share(n: int) -> float:
-    """Return the share of n pictures to choose by, and as much to measure by: small sets hold out more."""
-    return min(0.25, max(0.1, 10 / max(n, 1)))
-
-
-def _prepare(settings: Settings, resolution: int, found: folder.Survey) -> dict[str, Any]:
-    """Write the data set and `rejected.tsv`; return the manifest."""
-    listed = settings.out / "rejected.tsv"
-
-    def rejecting(rejected: list[tuple[str, str]]) -> None:
-        rows = [*rejected, *((name, "left alone: its suffix is no picture's") for name in found.others)]
-        with replacing(listed) as scratch:
-            scratch.write_text("file\treason\n" + "".join(f"{_field(name)}\t{_field(why)}\n" for name, why in rows))
-        if rejected and not settings.skip_bad:
-            name, why = rejected[0]
-            raise DataError(
-                f"{settings.pictures}: {len(rejected)} pictures can't be used, the first is {name} ({why}); all are in "
-                f"{listed}: repair them, or leave them out with --skip-bad"
-            )
-
-    held_out = held_out_share(found.n)
-    source = folder.Spec(
-        path=str(settings.pictures),
-        fit=settings.fit,
-        allow_upscale=settings.allow_upscale,
-        skip_bad=True,  # `rejecting` decides, when all of them are known
-        validation=held_out,
-        test=held_out,
-    )
-    return prepare(
-        settings.out.name,
-        source,
-        settings.out / "data",
-        resolution=resolution,
-        workers=os.cpu_count() or 1,
-        rejecting=rejecting,
-    )
-
-
-def _field(text: str) -> str:
-    """A name or sentence without what ends a field of the table; undecodable bytes are escaped."""
-    return text.replace("\t", " ").replace("\n", " ").encode("utf-8", "backslashreplace").decode()
-
-
-def _config(settings: Settings, run: dict[str, Any]) -> dict[str, Any]:
-    """Return the whole configuration of the run as plain values."""
-    training = dict(run["training"])
-    if settings.kimg is not None:
-        per_step = training["batch"] * training.get("d_steps", 1)
-        training |= budget(settings.kimg, per_step, snapshots=max(len(training["snapshots"]) - 1, 1))
-    adapter = TypeAdapter(Run)
-    values = adapter.validate_python({**run, "training": training, "dataset": settings.out.name})
-    return adapter.dump_python(values, mode="json") | {"seed": settings.seed, "run": settings.out.name}

@@ -19,8 +19,9 @@ from typing import Any
 from pygan.checkpoint import write_json
 from pygan.config import Study, check_files, load
 from pygan.config_combinations import selected_runs, start_nimg
-from pygan.devices import number_of, study_sentence
+from pygan.devices import study_sentence
 from pygan.speeds import Speeds, measure
+from pygan.wording import number_of
 
 PREPARE, METRICS, PROBE, PRUNE, THEORY, REPORT = 2.0, 4.0, 1.0, 1.0, 60.0, 15.0
 """Seconds beside the start of the process and the judge's pictures: to decode a packaged data set, to compute the

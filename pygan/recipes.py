@@ -84,6 +84,18 @@ _PUBLISHED = {
 FAMILIES = ("auto", "low_shot", *_PUBLISHED)
 """What `family` knows."""
 
+_AIDED = "vision_aided_"
+AIDED_STAGES = {400: (500, 1_000, 1_000, 1_000), 1_000: (500, 4_000, 1_000, 1_000), None: (500, 8_000, 2_000, 2_000)}
+"""Training pictures at most -> thousand pictures of the published stages of vision-aided GAN, with no network, one, two
+and three beside the discriminator; None: any number. Few-shot sets, FFHQ 1,000, larger sets (arXiv 2112.09130)."""
+
+
+def _aided(count: int) -> list[Values]:
+    """The discriminators of a published stage with `count` pretrained networks."""
+    heads = {"heads": "equalized", "objective": "bce", "cutout": True}
+    augment = {"kind": "ada", "family": "bgc", "target": 0.3}
+    return [{"kind": "plain"}, {"kind": "vision_aided", "count": count, **heads, "augment": augment}]
+
 
 def _row(name: str, resolution: int, processes: int) -> Family:
     if name == "auto":
@@ -109,6 +121,8 @@ def _row(name: str, resolution: int, processes: int) -> Family:
 
 def family(name: str, resolution: int, processes: int = 1) -> Values:
     """Return a published configuration of StyleGAN2-ADA: `base`, `loss`, `augment`, `regularizers` and `training`.
+
+    Those of vision-aided GAN also have `discriminators`: those of the last stage, with three networks of a bank.
 
     Args:
         name: `auto`, `stylegan2`, `paper256`, `paper512`, `paper1024` or `cifar` of the authors; `low_shot` of
@@ -141,6 +155,7 @@ def family(name: str, resolution: int, processes: int = 1) -> Values:
     else:
         regularizers.append({"kind": "path_length", "weight": 2.0, "every": 4})
     return {
+        **({"discriminators": _aided(3)} if name.startswith(_AIDED) else {}),
         "base": base,
         "loss": "non_saturating",
         "augment": _diffaug("color", "translation", "cutout") if name == "low_shot" else _ada(),
@@ -198,9 +213,13 @@ class Recipe:
     name: str
     """`small`, `residual` or one of `FAMILIES`."""
     run: Values
-    """`base`, `loss`, `augment`, `regularizers` and `training` of a run; what trains it adds the data set."""
+    """`base`, `loss`, `augment`, `regularizers`, `training` and, with pretrained networks, `discriminators` of a run;
+    what trains it adds the data set."""
     reasons: dict[str, str]
     """Key of the run to a sentence."""
+    before: tuple[tuple[list[Values], float], ...] = ()
+    """`discriminators` and length, thousand pictures, of the stages that come before `run`. A stage starts from the
+    best snapshot of the one before, with new optimizers and augmentations, and counts its pictures from 0."""
 
 
 RECIPES = ("small", "residual", *FAMILIES)
@@ -213,7 +232,13 @@ PER_CLASS = 20
 
 
 def recipe(
-    n_images: int, resolution: int, *, num_classes: int = 0, name: str | None = None, device: str = "cpu"
+    n_images: int,
+    resolution: int,
+    *,
+    num_classes: int = 0,
+    name: str | None = None,
+    device: str = "cpu",
+    processes: int = 1,
 ) -> Recipe:
     """Return the setting for a number of pictures.
 
@@ -223,16 +248,17 @@ def recipe(
         num_classes: their classes; 0 or 1: not sorted into classes.
         name: one of `RECIPES`; None: chosen by `n_images` and `device`.
         device: `cpu`, or a kind of GPU.
+        processes: how many train together; `auto` and `low_shot` depend on it.
 
     Raises:
-        ValueError: there is no such recipe or resolution, or no picture.
+        ValueError: there is no such recipe, resolution or number of processes, or no picture.
     """
     if name is not None and name not in RECIPES:
         raise ValueError(f"recipe: got {name!r}, expected one of {', '.join(RECIPES)}")
     if n_images < 1:
         raise ValueError(f"n_images: got {n_images}, expected 1 at least")
     _check_resolution(resolution)
-    reasons = {}
+    reasons, before = {}, ()
     if name is None:
         name, reasons["base"] = _choose(n_images, device)
     else:
@@ -242,9 +268,11 @@ def recipe(
     elif name == "residual":
         run, more = _residual(n_images, resolution)
     else:
-        run, more = _family_for(name, n_images, resolution)
+        run, more = _family_for(name, n_images, resolution, processes)
+    if name.startswith(_AIDED):
+        before = _stages_before(n_images)
     run["base"]["conditional"], reasons["base.conditional"] = _conditional(n_images, num_classes)
-    return Recipe(name=name, run=run, reasons=reasons | more)
+    return Recipe(name=name, run=run, reasons=reasons | more, before=before)
 
 
 def _check_resolution(resolution: int) -> None:
@@ -333,9 +361,9 @@ def _residual(n_images: int, resolution: int) -> tuple[Values, dict[str, str]]:
     }
 
 
-def _family_for(name: str, n_images: int, resolution: int) -> tuple[Values, dict[str, str]]:
+def _family_for(name: str, n_images: int, resolution: int, processes: int) -> tuple[Values, dict[str, str]]:
     """A published configuration, its length by the number of pictures."""
-    run = family(name, resolution)
+    run = family(name, resolution, processes)
     training = run["training"]
     reasons = {
         "augment": "as published: " + ("DiffAugment" if name == "low_shot" else "ADA, which strengthens itself"),
@@ -343,7 +371,17 @@ def _family_for(name: str, n_images: int, resolution: int) -> tuple[Values, dict
         "training.g_lr": f"{training['g_lr']:g} as published",
         "training.ema_halflife_kimg": f"{training['ema_halflife_kimg']:g} as published",
     }
-    if name == "low_shot":
+    if name.startswith(_AIDED):
+        *_, last = kimgs = _aided_kimgs(n_images)
+        training |= budget(last, training["batch"])
+        reasons["discriminators"] = (
+            "a pretrained network joins after each stage, the one of the bank with which a linear probe tells real "
+            "from generated pictures best; heads, their ADA and cutout as published"
+        )
+        reasons["training.total_nimg"] = (
+            f"{sum(kimgs)} thousand in four stages of {', '.join(map(str, kimgs))}, as published for so many pictures"
+        )
+    elif name == "low_shot":
         reasons["training.total_nimg"] = "300 thousand as published for a hundred pictures"
     elif n_images < SOME:
         kimg = 5_000
@@ -352,3 +390,13 @@ def _family_for(name: str, n_images: int, resolution: int) -> tuple[Values, dict
     else:
         reasons["training.total_nimg"] = f"{training['total_nimg'] // 1000} thousand as published"
     return run, reasons
+
+
+def _aided_kimgs(n_images: int) -> tuple[int, ...]:
+    return next(kimgs for most, kimgs in AIDED_STAGES.items() if most is None or n_images <= most)
+
+
+def _stages_before(n_images: int) -> tuple[tuple[list[Values], float], ...]:
+    """What comes before the last stage of vision-aided GAN: no network, one, two."""
+    without = [{"kind": "plain"}]
+    return tuple((_aided(count) if count else without, kimg) for count, kimg in enumerate(_aided_kimgs(n_images)[:-1]))

@@ -1,4 +1,4 @@
-"""How fast this machine is for a study: what `pygan plan` measures before anything is computed.
+"""How fast this machine is: what `pygan plan` measures for a study before anything is computed, and `pygan advise`.
 
 Every run trains for some steps on noise, as many runs side by side as there are cores, in the loop that will train it.
 So are the start of a process and the pictures per second of the networks that judge.
@@ -76,6 +76,29 @@ def measure(study: "Study", cores: int, gpus: int, say: Callable[[str], None]) -
             judged=tuple(rate.result() for rate in judged),
             step={run: steps[json.dumps(case, sort_keys=True)] for run, case in cases.items()},
         )
+
+
+def images_per_second(run: dict[str, Any], resolution: int) -> float:
+    """Return how many real pictures per second a setting trains on this machine, measured in a process of its own.
+
+    Args:
+        run: `base`, `loss`, `augment`, `regularizers` and `training`, as of `pygan.recipes.Recipe`.
+        resolution: side of the pictures, pixels.
+    """
+    import torch
+    from pydantic import TypeAdapter
+
+    from pygan.config import Run
+    from pygan.devices import choose
+
+    adapter = TypeAdapter(Run)
+    settings = adapter.dump_python(adapter.validate_python({**run, "dataset": "noise"}), mode="json")
+    dataset = {"resolution": resolution, "channels": 3}
+    case = _case({"runs": {"run": settings}, "datasets": {"noise": dataset}, "bank": []}, "run")
+    how = (torch.get_num_threads(), int(choose()[0].type == "cuda"))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin, initargs=how) as pool:
+        seconds = pool.submit(_step_seconds, case).result()
+    return settings["training"]["batch"] * settings["training"]["d_steps"] / seconds
 
 
 def _case(values: dict[str, Any], run: str) -> dict[str, Any]:

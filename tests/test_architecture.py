@@ -14,6 +14,7 @@ ROWS = (
     (
         "pygan.errors",
         "pygan.spec",
+        "pygan.wording",
         "pygan.draws",
         "pygan.context",
         "pygan.assets",
@@ -30,6 +31,7 @@ ROWS = (
     (
         "pygan.checkpoint",
         "pygan.sampling",
+        "pygan.bank",
         "pygan.animation",
         "pygan.export",
         "pygan.generated",
@@ -46,7 +48,10 @@ ROWS = (
         "pygan.cli",
         "pygan.cli_models",
         "pygan.cli_weights",
+        "pygan.folder_pictures",
         "pygan.folder_plan",
+        "pygan.folder_training",
+        "pygan.folder_verdict",
         "pygan.train_folder",
         "pygan.plan",
         "pygan.speeds",

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pygan.data.formats import open_picture
 from pygan.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -77,7 +78,7 @@ def decode(data: bytes, *, resolution: int, channels: int, fit: Fit, allow_upsca
     """Decode an encoded picture into uint8 `[C, H, W]` with the side `resolution`.
 
     Args:
-        data: content of a picture file in any format that Pillow reads.
+        data: content of a picture file in any format that Pillow reads; HEIF too where pillow-heif is installed.
         resolution: side of the square result, pixels.
         channels: 1 (gray) or 3 (RGB).
         fit: "crop" the largest centered square, "pad" with white to a square, or "stretch".
@@ -87,7 +88,7 @@ def decode(data: bytes, *, resolution: int, channels: int, fit: Fit, allow_upsca
         DataError: the picture is unreadable, too large to be decoded safely, or too small.
     """
     try:
-        image = Image.open(io.BytesIO(data))
+        image = open_picture(io.BytesIO(data))
         if image.width * image.height > _MAX_PIXELS:
             raise DataError(f"{image.width}x{image.height} is more than the limit of 64 megapixels")
         image.load()

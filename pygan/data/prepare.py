@@ -41,7 +41,7 @@ def prepare(
     channels: int = 3,
     codec: Codec = "raw",
     workers: int = 1,
-    rejecting: Callable[[list[tuple[str, str]]], None] | None = None,
+    accepting: Callable[[list[tuple[str, str]], dict[str, int]], None] | None = None,
 ) -> dict[str, Any]:
     """Write train.lmdb, validation.lmdb, test.lmdb, contact_sheet.png and manifest.json into `out`.
 
@@ -53,8 +53,8 @@ def prepare(
         channels: 1 (gray) or 3 (RGB).
         codec: how the stores keep the pictures.
         workers: processes that decode.
-        rejecting: told the file and reason of every picture that is left out, before the data set is taken as good;
-            it may raise.
+        accepting: called before the data set is taken as good, with the file and reason of every picture that is left
+            out and the number of pictures of every split; it may raise.
 
     Returns:
         The manifest.
@@ -77,8 +77,8 @@ def prepare(
             skip_bad=collection.skip_bad,
         )
     rejected = [pair for split in SPLITS for pair in written[split].rejected]
-    if rejecting is not None:
-        rejecting(rejected)
+    if accepting is not None:
+        accepting(rejected, {split: len(written[split].labels) for split in SPLITS})
     for split in SPLITS:
         if not len(written[split].labels):
             raise DataError(f"{name}: the split {split} has no picture")

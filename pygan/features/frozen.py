@@ -8,7 +8,7 @@ convolution before it, so there are no running statistics either.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from pygan import weights
 from pygan.context import Context
 from pygan.errors import ConfigError, DataError, PyganError
 from pygan.features.random_init import randomize
-from pygan.spec import spec
+from pygan.spec import load_spec, spec
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -304,6 +304,20 @@ class MetricSpec(FrozenSpec):
         network = FrozenSpec.build(self, ctx)
         network.protocol = self.protocol
         return network
+
+
+def as_chosen(choice: Mapping[str, Any], seed: int) -> FrozenNetwork:
+    """Return a network as the probe chose it (an item of the list "frozen" of `probe.json`), on the CPU.
+
+    Args:
+        seed: of random weights, where the choice is a control.
+
+    Raises:
+        MissingInput: its weights are not there.
+    """
+    network = load_spec("pygan.features", choice["entry"], "bank").build(Context(resolution=0, seed=seed))
+    network.separable = choice["separable"]
+    return network
 
 
 @torch.no_grad()

@@ -77,8 +77,8 @@ def _extract(images: Tensor, network: FrozenNetwork, batch: int) -> Tensor:
     with (
         torch.autocast(device.type, enabled=False),
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+        tqdm(_batches(images, batch), network.name, -(-len(images) // batch), unit="batch", disable=None) as bar,
     ):
-        bar = tqdm(_batches(images, batch), network.name, -(-len(images) // batch), unit="batch", disable=None)
         for chunk, count in bar:
             img = resize(chunk.to(device), network.resolution, network.protocol) / 127.5 - 1
             rows.append(network.pooled(img)[:count].float().cpu())

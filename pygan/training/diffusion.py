@@ -78,11 +78,11 @@ def train(
         G.denoiser.network.compile()
 
     # ---- Start
+    index = torch.arange(spec.monitor_images, device=ranks.device)
+    monitor = {"train": pictures(run.batch, index), "validation": pictures(run.held_out, index)}
     progress = Progress(
         spec, state, {"G": descent}, run.init, run.init_nimg, state_dir=state_dir, out_dir=out_dir, ranks=ranks
     )
-    index = torch.arange(spec.monitor_images, device=ranks.device)
-    monitor = {"train": pictures(run.batch, index), "validation": pictures(run.held_out, index)}
 
     def measure() -> dict[str, float]:
         return denoising_losses(average.G.denoiser, run.objective, monitor, spec.batch_gpu or spec.batch)
@@ -90,21 +90,21 @@ def train(
     def snapshot() -> None:
         progress.snapshot(average.G, run.gen_labels, run.metadata(progress.nimg))
 
-    if progress.starts_with_snapshot:
-        snapshot()
-
     # ---- Loop
     warmup = warmup_nimg(spec)
-    while progress.unfinished:
-        number = progress.nimg // spec.batch
-        index = torch.arange(progress.nimg, progress.nimg + spec.batch)
-        progress.nimg += spec.batch
-        for group in descent.optimizer.param_groups:
-            group["lr"] = spec.g_lr * min(progress.nimg / max(warmup, 1), 1.0)
-        with memory_advice(spec.batch_gpu or spec.batch // ranks.size):
-            loss, noised = descend(run, descent, ranks.share(index))
-        average.update(G, progress.nimg, spec.batch)
-        progress.record(number, {"loss/denoiser": loss}, {"G": noised}, measure, snapshot)
+    with progress.bar:  # closed before any message of an error
+        if progress.starts_with_snapshot:
+            snapshot()
+        while progress.unfinished:
+            number = progress.nimg // spec.batch
+            index = torch.arange(progress.nimg, progress.nimg + spec.batch)
+            progress.nimg += spec.batch
+            for group in descent.optimizer.param_groups:
+                group["lr"] = spec.g_lr * min(progress.nimg / max(warmup, 1), 1.0)
+            with memory_advice(spec.batch_gpu or spec.batch // ranks.size):
+                loss, noised = descend(run, descent, ranks.share(index))
+            average.update(G, progress.nimg, spec.batch)
+            progress.record(number, {"loss/denoiser": loss}, {"G": noised}, measure, snapshot)
     return progress.finish()
 
 

@@ -51,7 +51,7 @@ def train(
         {"nimg", "seconds"}: pictures seen and training time of this job, interruptions included.
 
     Raises:
-        TryAgain: a signal asked to stop; the state was saved.
+        Stopped: a signal asked to stop; the state was saved.
         NumericalError: a loss or a weight stopped being finite; the last checkpoint is kept.
         ConfigError: a setting does not suit the device or the number of processes, or the batch its memory.
     """
@@ -71,12 +71,12 @@ def train(
             network.compile()
 
     # ---- Start
+    index = torch.arange(spec.monitor_images, device=ranks.device)
+    monitor = {"train": pictures(run.batch, index), "validation": pictures(run.held_out, index)}
     sides = {"G": side_G, "D": side_D}
     progress = Progress(spec, state, sides, run.init, run.init_nimg, state_dir=state_dir, out_dir=out_dir, ranks=ranks)
     for masked in (side_G.masked, side_D.masked, Masked(average.G, subset(run.masks, "G."))):
         masked.zero_weights()
-    index = torch.arange(spec.monitor_images, device=ranks.device)
-    monitor = {"train": pictures(run.batch, index), "validation": pictures(run.held_out, index)}
 
     def measure() -> dict[str, float]:
         shown = {**monitor, "generated": (step_G.gen_img.detach(), step_G.gen_c)}
@@ -86,32 +86,32 @@ def train(
         ready = _ready(run, average, spec.standing_batches)
         progress.snapshot(ready, run.gen_labels, run.metadata(progress.nimg))
 
-    if progress.starts_with_snapshot:
-        snapshot()
-
     # ---- Loop
-    while progress.unfinished:
-        number = progress.nimg // spec.nimg_per_step
+    with progress.bar:  # closed before any message of an error
+        if progress.starts_with_snapshot:
+            snapshot()
+        while progress.unfinished:
+            number = progress.nimg // spec.nimg_per_step
 
-        # Moves: D on each of its batches, then G
-        with memory_advice(spec.batch_gpu or spec.batch // ranks.size):
-            for _ in range(spec.d_steps):
-                index = torch.arange(progress.nimg, progress.nimg + spec.batch)
-                progress.nimg += spec.batch
-                step_D = side_D.move(number, progress.nimg, index)
-            index = torch.arange(number * g_batch, (number + 1) * g_batch)
-            step_G = side_G.move(number, progress.nimg, index)
-        ranks.mean_(buffer for part in state.networks.values() for buffer in part.buffers())
-        adapted = {
-            f"augment/{i}/{name}": value
-            for i, d in enumerate(D)
-            for name, value in d.adapt(number, spec.nimg_per_step).items()
-        }
-        average.update(G, progress.nimg, spec.nimg_per_step)
+            # Moves: D on each of its batches, then G
+            with memory_advice(spec.batch_gpu or spec.batch // ranks.size):
+                for _ in range(spec.d_steps):
+                    index = torch.arange(progress.nimg, progress.nimg + spec.batch)
+                    progress.nimg += spec.batch
+                    step_D = side_D.move(number, progress.nimg, index)
+                index = torch.arange(number * g_batch, (number + 1) * g_batch)
+                step_G = side_G.move(number, progress.nimg, index)
+            ranks.mean_(buffer for part in state.networks.values() for buffer in part.buffers())
+            adapted = {
+                f"augment/{i}/{name}": value
+                for i, d in enumerate(D)
+                for name, value in d.adapt(number, spec.nimg_per_step).items()
+            }
+            average.update(G, progress.nimg, spec.nimg_per_step)
 
-        # Records: statistics, snapshots, checkpoints
-        terms = side_D.terms | side_G.terms | adapted
-        progress.record(number, terms, {"D": step_D, "G": step_G}, measure, snapshot)
+            # Records: statistics, snapshots, checkpoints
+            terms = side_D.terms | side_G.terms | adapted
+            progress.record(number, terms, {"D": step_D, "G": step_G}, measure, snapshot)
     return progress.finish()
 
 

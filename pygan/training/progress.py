@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pygan.checkpoint import Checkpoints, write_tensors
 from pygan.draws import Draws
-from pygan.errors import ConfigError, TryAgain
+from pygan.errors import ConfigError, Stopped
 from pygan.sampling import save_grid, to_uint8
 from pygan.training.descent import Descent
 from pygan.training.diagnosis import check_networks, check_terms, dumped
@@ -60,7 +60,7 @@ class Progress:
         self.spec, self.state, self.descents, self.ranks = spec, state, descents, ranks
         self.state_dir, self.out_dir = state_dir, out_dir
         self.networks = {name: network for name, network in state.networks.items() if name != "regularizers"}
-        self.stop = StopFlag()
+        self.stop = StopFlag(answers=ranks.is_first)
         self.checkpoints = Checkpoints(state_dir)
         self.nimg, seconds = init_nimg, 0.0
         resumed = self.checkpoints.load()
@@ -112,13 +112,13 @@ class Progress:
             snapshot: writes one.
 
         Raises:
-            TryAgain: a signal asked to stop; the state was saved.
+            Stopped: a signal asked to stop; the state was saved.
             NumericalError: a term or a weight is not finite; the last checkpoint is kept.
         """
         spec, nimg, first = self.spec, self.nimg, self.ranks.is_first
         self.bar.update(spec.nimg_per_step)
         stopping = self.ranks.any(self.stop.set) and nimg < spec.total_nimg
-        saving = stopping or nimg % spec.checkpoint_nimg == 0
+        saving = stopping or nimg % spec.checkpoint_nimg == 0 or nimg == spec.total_nimg
         with dumped(self.state_dir.with_name("diverged"), self.networks, played):
             values = check_terms(terms, nimg)
             if saving or nimg in spec.snapshots:
@@ -130,7 +130,7 @@ class Progress:
         if saving and first:
             self._save()
         if stopping:
-            raise TryAgain(f"stopped by a signal at {nimg} images, state saved; the same command continues")
+            raise Stopped(f"stopped by a signal at {nimg} images, state saved; the same command continues")
 
     def _tick(self, number: int, values: dict[str, float], measure: Callable[[], dict[str, float]]) -> None:
         """Write a line of statistics."""
@@ -152,7 +152,6 @@ class Progress:
 
     def finish(self) -> dict[str, Any]:
         """Return {"nimg", "seconds"}: pictures seen and training time."""
-        self.bar.close()
         return {"nimg": self.nimg, "seconds": self.seconds}
 
     @torch.no_grad()

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterable
+from contextlib import suppress
 from types import FrameType
 
 import torch
@@ -16,10 +17,15 @@ _log = logging.getLogger(__name__)
 
 
 class StopFlag:
-    """Set by SIGTERM, SIGINT or SIGUSR1 and read at step boundaries; a second signal ends the process at once."""
+    """Set by SIGTERM, SIGINT or SIGUSR1 and read at step boundaries; a second signal ends the process at once.
 
-    def __init__(self) -> None:
+    Args:
+        answers: say on stderr that the signal was received, as one process of a training does.
+    """
+
+    def __init__(self, *, answers: bool = True) -> None:
         self.set = False
+        self._answers = answers
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
 
@@ -27,6 +33,12 @@ class StopFlag:
         if self.set:
             os._exit(128 + number)
         self.set = True
+        if self._answers:
+            with suppress(OSError):  # stderr may be closed
+                os.write(2, _ANSWER)  # a print inside a handler could interrupt another print
+
+
+_ANSWER = b"\nstopping: saving the state after this step ... (a second signal ends the program without saving)\n"
 
 
 class RunState:

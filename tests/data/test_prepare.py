@@ -77,14 +77,16 @@ def test_what_is_left_out_is_told_before_the_data_set_is_taken_as_good(tmp_path)
         (tmp_path / "p" / name).write_bytes(b"")
     source, told = Spec(path=str(tmp_path / "p"), skip_bad=True), []
     with pytest.raises(DataError, match="has no picture"):  # all are bad, and all are told
-        prepare("mine", source, tmp_path / "out", resolution=8, rejecting=told.extend)
+        prepare(
+            "mine", source, tmp_path / "out", resolution=8, accepting=lambda rejected, counts: told.extend(rejected)
+        )
     assert sorted(name for name, _ in told) == sorted(NAMES)
 
-    def refuse(rejected):
-        raise DataError(f"{len(rejected)} bad")
+    def refuse(rejected, counts):
+        raise DataError(f"{len(rejected)} bad, {sum(counts.values())} left")
 
-    with pytest.raises(DataError, match=f"{len(NAMES)} bad"):
-        prepare("mine", source, tmp_path / "out", resolution=8, rejecting=refuse)
+    with pytest.raises(DataError, match=f"{len(NAMES)} bad, 0 left"):
+        prepare("mine", source, tmp_path / "out", resolution=8, accepting=refuse)
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 

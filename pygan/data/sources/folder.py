@@ -18,12 +18,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 
+from pygan.data import formats
 from pygan.data.pictures import SPLITS, Collection, Fit, Item, deal, decode
 from pygan.errors import DataError, MissingInput
 from pygan.spec import spec
@@ -31,7 +31,6 @@ from pygan.spec import spec
 if TYPE_CHECKING:
     from pygan.context import Context
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 _MAX_FILE = 256 * 2**20
 _SHOWN = 10
 
@@ -60,7 +59,10 @@ class Spec:
         root = _Root(self.path, is_zip=Path(self.path).is_file())
         names = root.names()
         if not names:
-            raise DataError(f"{self.path}: no picture was found (looked for {', '.join(sorted(_SUFFIXES))})")
+            others = "; ".join(formats.left_out(root.others()))
+            raise DataError(
+                f"{self.path}: no picture was found ({others or 'looked for ' + ', '.join(sorted(formats.readable()))})"
+            )
         own_splits = _own_splits(self.path, names)
         if self.labels:
             class_names, labels = _labels_from_file(Path(self.labels), names)
@@ -94,7 +96,7 @@ class Survey:
     sizes: list[tuple[int, int]]
     """Width and height of some of them."""
     others: list[str]
-    """Relative paths of the files that are no pictures by their suffix, hidden ones left out."""
+    """Relative paths of the files that are no pictures by their suffix or cannot be read here, hidden ones left out."""
 
 
 def survey(path: str, at_most: int = 1000) -> Survey:
@@ -109,15 +111,12 @@ def survey(path: str, at_most: int = 1000) -> Survey:
     """
     root = _Root(path, is_zip=Path(path).is_file())
     names = root.names()
-    known = set(names)
     sizes = []
     for name in names[:: -(-len(names) // at_most) or 1]:
-        with suppress(Exception):  # what is wrong with a file is said where it is decoded
-            source = io.BytesIO(root.read(name)) if root.is_zip else f"{path}/{name}"
-            with Image.open(source) as image:
-                sizes.append(image.size)
-    others = sorted(name for name in root.files() if not _is_hidden(name) and name not in known)
-    return Survey(n=len(names), sizes=sizes, others=others)
+        # what is wrong with a file is said where it is decoded
+        with suppress(Exception), root.opened(name) as source, formats.open_picture(source) as image:
+            sizes.append(image.size)
+    return Survey(n=len(names), sizes=sizes, others=root.others())
 
 
 def contents(path: str, at_most: int) -> Iterator[tuple[str, bytes | DataError]]:
@@ -149,7 +148,13 @@ class _Root:
 
     def names(self) -> list[str]:
         """Relative POSIX paths of all picture files, sorted bytewise."""
-        return sorted(filter(self._is_picture, self.files()), key=os.fsencode)
+        readable = formats.readable()
+        return sorted((name for name in self.files() if self._is_picture(name, readable)), key=os.fsencode)
+
+    def others(self) -> list[str]:
+        """Relative POSIX paths of the other files, sorted, hidden ones left out."""
+        pictures = set(self.names())
+        return sorted(name for name in self.files() if name not in pictures and not _is_hidden(name))
 
     def files(self) -> list[str]:
         """Relative POSIX paths of all files, in no order."""
@@ -165,13 +170,17 @@ class _Root:
             return [name for name in members if not name.endswith("/")]
         raise MissingInput(f"{self.path}: there is no such folder or zip (source.path)")
 
-    def _is_picture(self, name: str) -> bool:
+    def _is_picture(self, name: str, readable: frozenset[str]) -> bool:
         parts = PurePosixPath(name).parts
-        if not parts or PurePosixPath(name).suffix.lower() not in _SUFFIXES:
+        if not parts or formats.suffix(name) not in readable:
             return False
         if ".." in parts or name.startswith("/"):
             raise DataError(f"{self.path}: the member {name!r} points outside of the archive")
         return not _is_hidden(name)
+
+    def opened(self, name: str) -> IO[bytes]:
+        """Return a file, open at its beginning; one of an archive is unpacked in memory."""
+        return io.BytesIO(self.read(name)) if self.is_zip else open(f"{self.path}/{name}", "rb")
 
     def read(self, name: str) -> bytes:
         """Return the content of a file; raise `DataError` with the reason when it can't be read."""

@@ -3,93 +3,39 @@
 import io
 import json
 import os
+import re
 import signal
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_runs import HERE, KIMG, interrupt_at, pixels
+from tqdm import tqdm
 from typer.testing import CliRunner
 
 import pygan
-from pygan import assets, folder_plan, train_folder
+from pygan import assets, folder_pictures, folder_plan, folder_training, train_folder
 from pygan.checkpoint import read_tensors, write_tensors
 from pygan.cli import app
 from pygan.data.manifest import read_manifest
-from pygan.errors import ConfigError, DataError, MissingInput, PyganError, TryAgain
+from pygan.errors import ConfigError, DataError, MissingInput, PyganError, Stopped
 from pygan.folder_plan import Settings
 from pygan.lock import held
-from pygan.recipes import recipe
-
-KIMG = 0.128
-"""Four steps of 32."""
+from pygan.wording import duration
 
 
-def pixels(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
-    return np.random.Generator(np.random.PCG64(seed)).integers(0, 256, (height, width, channels), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    """Forty pictures of 20 x 17 pixels in two classes, and a file that is none."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for i in range(40):
-        (folder / f"class {i % 2}").mkdir(exist_ok=True)
-        Image.fromarray(pixels(i, 20, 17)).save(folder / f"class {i % 2}" / f"{i}.png")
-    (folder / "notes.txt").write_text("no picture")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """Train a tiny network, and measure few pictures through a small window."""
-
-    def tiny(*args, **kwargs):
-        chosen = recipe(*args, **kwargs)
-        base = {**chosen.run["base"], "z_dim": 8, "g_channels": 4, "d_channels": 4}
-        training = {**chosen.run["training"], "monitor_images": 8, "standing_batches": 1}
-        return replace(chosen, run={**chosen.run, "base": base, "training": training})
-
-    monkeypatch.setattr(folder_plan, "recipe", tiny)
-    monkeypatch.setattr(train_folder, "JUDGE", {"kind": "mobilenet_v2", "resolution": 32})
-    monkeypatch.setattr(train_folder, "METRICS", ({"kind": "fid"}, {"kind": "kid", "resamples": 100}))
-    monkeypatch.setattr(train_folder, "N_SELECT", 8)
-    monkeypatch.setattr(train_folder, "N_GEN", 12)
-
-
-@pytest.fixture
-def judged() -> None:
-    try:
-        assets.find("mobilenet_v2-b0353104.pth")
-    except MissingInput as error:
-        pytest.skip(str(error))
-
-
-def interrupt_at(nimg: int, monkeypatch) -> None:
-    """Send this process Ctrl-C when the pictures of a step are read."""
-    timed = train_folder._timed
-
-    def interrupting(batch, total, say):
-        def at_last(index):
-            if len(index) == 32 and index[0] == nimg:
-                os.kill(os.getpid(), signal.SIGINT)
-            return batch(index)
-
-        return timed(at_last, total, say)
-
-    monkeypatch.setattr(train_folder, "_timed", interrupting)
-
-
-def test_an_interrupted_run_continues_and_ends_the_same(pictures, judged, tmp_path, monkeypatch):
+def test_an_interrupted_run_continues_and_ends_the_same(pictures, judged, tmp_path, monkeypatch, capfd):
     said: list[str] = []
     handler = signal.getsignal(signal.SIGINT)
     whole = Settings(pictures=pictures, out=tmp_path / "whole", kimg=KIMG, seed=3)
     record = train_folder.train_folder(whole, said.append)
 
-    # The plan comes first, the result last
-    assert "40 kept" in said[0] and "1 other files left alone" in said[0] and "small: on a CPU" in said[0]
+    # The plan comes first, and the device first of all, then where pictures will be; the result last
+    assert said[0].startswith("device: the CPU trains (")
+    assert said[1] == f"pictures so far: {whole.out}/snapshots/*.png"
+    assert "40 kept" in said[0] and "1 other file left alone" in said[0] and "small: on a CPU" in said[0]
     assert "resolution: 16 pixels (nine of ten pictures have 17 or more)" in said[0]
     assert "no FID" in said[-1] and "pictures that training did not see" in said[-1]
     assert signal.getsignal(signal.SIGINT) == handler
@@ -103,6 +49,7 @@ def test_an_interrupted_run_continues_and_ends_the_same(pictures, judged, tmp_pa
     assert (record["protocol"]["n_real"], record["protocol"]["reference_split"]) == (counts["test"], "test")
     run = json.loads((whole.out / "run.json").read_text())
     assert (run["n_images"], run["nimg"], run["seed"]) == (counts["train"], 128, 3)
+    assert run["device"]["type"] == "cpu" and run["device"]["why"] in said[0]
     assert run["recipe"] == "small" and run["methods"] == ["diffaug", "r1"]
     assert Image.open(whole.out / "samples.png").size == (8 * 16 * 2, 8 * 16 * 2)
     selected = json.loads((whole.out / "selected.json").read_text())
@@ -113,8 +60,10 @@ def test_an_interrupted_run_continues_and_ends_the_same(pictures, judged, tmp_pa
     parts = Settings(**{**vars(whole), "out": tmp_path / "parts"})
     with monkeypatch.context() as patch:
         interrupt_at(64, patch)
-        with pytest.raises(TryAgain, match="stopped by a signal at 96 images, state saved; the same command continues"):
+        with pytest.raises(Stopped, match="stopped by a signal at 96 images, state saved; the same command continues"):
             train_folder.train_folder(parts, said.append)
+    assert "stopping: saving the state" in capfd.readouterr().err
+    assert not tqdm._instances, "the bar is closed before the message"
     assert not (parts.out / "run.json").exists()
     train_folder.train_folder(parts, said.append)
     last = "snapshots/000000128.safetensors"
@@ -123,9 +72,11 @@ def test_an_interrupted_run_continues_and_ends_the_same(pictures, judged, tmp_pa
     assert again["metrics"] == record["metrics"]
 
     # Finished: nothing is computed again
-    monkeypatch.setattr(train_folder, "train", None)
+    monkeypatch.setattr(folder_training, "train", None)
+    said.clear()
     assert train_folder.train_folder(parts, said.append) == again
-    assert f"{parts.out} is finished" in said[-2]
+    assert len(said) == 2 and f"{parts.out} is finished" in said[0] and "next: " in said[1]
+    assert f"pygan generate {parts.out} -o generated/" in said[1]
 
 
 def test_other_settings_and_other_pictures_are_refused(pictures, judged, tmp_path):
@@ -134,8 +85,15 @@ def test_other_settings_and_other_pictures_are_refused(pictures, judged, tmp_pat
     for i in range(20):
         Image.fromarray(pixels(i, 16, 16)).save(folder / f"{i}.png")
     settings = Settings(pictures=folder, out=tmp_path / "run", seed=1)
-    folder_plan.planned(settings, print)
-    for name, value in {"seed": 2, "fit": "pad", "kimg": 1.0, "skip_bad": True, "pictures": pictures}.items():
+    folder_plan.planned(settings, HERE, print)
+    for name, value in {
+        "seed": 2,
+        "fit": "pad",
+        "batch": 16,
+        "mirror": True,
+        "skip_bad": True,
+        "pictures": pictures,
+    }.items():
         other = Settings(**{**vars(settings), name: value})
         with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')}: got .* was started with") as error:
             train_folder.train_folder(other, print)
@@ -187,13 +145,13 @@ def test_every_rejected_file_is_listed_with_its_reason(judged, tmp_path):
         train_folder.train_folder(strict, print)
     assert error.value.exit_code == 65 and not (strict.out / "plan.json").exists()
     rows = dict(row.split("\t") for row in (strict.out / "rejected.tsv").read_text().splitlines()[1:])
-    assert "no picture's" in rows.pop("photo.heic")
+    assert re.match("left alone|left out: install pillow-heif", rows.pop("photo.heic"))
     assert rows.keys() == {name.replace("\n", " ").replace("\t", " ") for name in bad}
     for name, (_, reason) in bad.items():
         assert reason in rows[name.replace("\n", " ").replace("\t", " ")]
 
     # The same folder can go on without them: nothing has been started
-    plan = folder_plan.planned(Settings(pictures=folder, out=tmp_path / "run", skip_bad=True), print)
+    plan = folder_plan.planned(Settings(pictures=folder, out=tmp_path / "run", skip_bad=True), HERE, print)
     assert f"{len(good)} kept" in plan["text"] and f"{len(bad)} rejected" in plan["text"]
     manifest = read_manifest(strict.out / "data" / "manifest.json")
     assert sum(entry["n"] for entry in manifest["splits"].values()) == len(good)
@@ -213,8 +171,8 @@ def test_every_rejected_file_is_listed_with_its_reason(judged, tmp_path):
     ],
 )
 def test_the_resolution_is_what_nine_of_ten_pictures_have(fit, sizes, device, expected):
-    assert folder_plan.choose_resolution(sizes, fit=fit, asked=None, device=device)[0] == expected
-    assert folder_plan.choose_resolution(sizes, fit=fit, asked=128, device=device)[0] == 128
+    assert folder_pictures.choose_resolution(sizes, fit=fit, asked=None, device=device)[0] == expected
+    assert folder_pictures.choose_resolution(sizes, fit=fit, asked=128, device=device)[0] == 128
 
 
 def test_a_training_begins_with_the_networks_of_another_one(pictures, judged, tmp_path, monkeypatch):
@@ -228,7 +186,7 @@ def test_a_training_begins_with_the_networks_of_another_one(pictures, judged, tm
     second = replace(first, out=tmp_path / "second", seed=4, init_from=first.out)
     with monkeypatch.context() as patch:
         interrupt_at(64, patch)
-        with pytest.raises(TryAgain):
+        with pytest.raises(Stopped):
             train_folder.train_folder(second, said.append)
     plan = json.loads((second.out / "plan.json").read_text())
     assert plan["init_from"] == str((first.out / "snapshots" / selected).resolve())
@@ -251,7 +209,7 @@ def test_a_training_begins_with_the_networks_of_another_one(pictures, judged, tm
 def test_what_a_training_cannot_begin_with(pictures, tmp_path):
     def refusal(path) -> Exception:
         with pytest.raises(PyganError) as caught:
-            folder_plan.planned(Settings(pictures=pictures, out=tmp_path / "run", init_from=path), print)
+            folder_plan.planned(Settings(pictures=pictures, out=tmp_path / "run", init_from=path), HERE, print)
         return caught.value
 
     assert refusal(tmp_path / "none").exit_code == 66
@@ -267,14 +225,14 @@ def test_what_a_training_cannot_begin_with(pictures, tmp_path):
 def test_the_time_is_estimated_from_the_first_steps(monkeypatch):
     """Steps of 10 images, one a second, after a slow first one: 1000 images take 100 seconds."""
     clock, said = iter([0.0, 50.0, *range(100, 300)]), []
-    monkeypatch.setattr(train_folder.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(train_folder.sys.stderr, "isatty", lambda: True, raising=False)
-    batch = train_folder._timed(lambda index: index, 1000, said.append)
+    monkeypatch.setattr(folder_training.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(folder_training.sys.stderr, "isatty", lambda: True, raising=False)
+    batch = folder_training._timed(lambda index: index, 1000, said.append)
     batch(np.arange(100))  # the monitor
     for nimg in range(0, 1000, 10):
         batch(np.arange(nimg, nimg + 10))
     assert said == ["170 of 1000 images, 10 a second: about 83 seconds to go"]
-    assert [train_folder._duration(s) for s in (5, 90, 3600, 9000)] == [
+    assert [duration(s) for s in (5, 90, 3600, 9000)] == [
         "5 seconds",
         "2 minutes",
         "60 minutes",
@@ -312,6 +270,6 @@ def test_what_stops_it_before_anything_is_computed(pictures, tmp_path, monkeypat
     def ctrl_c(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folder_plan, "prepare", ctrl_c)
+    monkeypatch.setattr(folder_pictures, "prepare", ctrl_c)
     code, words = run()
     assert code == 75 and "interrupted; the same command continues" in words

@@ -15,7 +15,7 @@ from pygan.context import Context
 from pygan.data.prepare import prepare
 from pygan.data.sources import folder
 from pygan.errors import DataError, MissingInput
-from pygan.folder_plan import held_out_share
+from pygan.folder_pictures import held_out_share
 from pygan.recipes import PER_CLASS, recipe
 
 
@@ -49,8 +49,8 @@ def test_classes_sizes_and_the_tail(pictures: Path) -> None:
     source = folder.Spec(path=str(pictures), validation=share, test=share)
     assert found.n_train == len(source.build(Context(resolution=SIDE)).splits["train"])
     said = advise(pictures)
-    assert "2 classes of 5 (few) to 60 (many) pictures, imbalance 12.0" in said
-    assert "kind: group_spectral" in said and "kind: vision_aided" in said
+    assert "2 classes of 5 (few) to 60 pictures (many), imbalance 12.0" in said
+    assert "kind: group_spectral" in said and "--mirror" in said and "config/" not in said
     # The reasons are those of the recipe for what is left to train with
     chosen = recipe(found.n_train, 32, num_classes=2)
     assert all(f"{key}: {reason}" in said for key, reason in chosen.reasons.items())
@@ -69,7 +69,7 @@ def test_copies_that_were_resized_recompressed_flipped_or_not_touched(pictures: 
     assert {pair[1] for pair in found.near} == {"many/larger.png", "many/smaller file.jpg", "many/mirrored.png"}
     assert ("many/003.png", "many/mirrored.png") in found.near
     said = advise(pictures)
-    assert "1 exact copies" in said and "3 near copies (" in said
+    assert "1 exact copy:" in said and "3 near copies (" in said
 
 
 def test_near_copies_by_definition() -> None:
@@ -96,10 +96,10 @@ def test_what_needs_a_flag_gets_it(tmp_path: Path) -> None:
     assert found.modes == {"color": 36, "gray": 1, "transparent": 1}
     assert [name for name, _ in found.unreadable] == ["broken.png"]
     said = advise(path)
-    assert "1 pictures cannot be read, the first is broken.png" in said and "become white" in said
+    assert "1 picture cannot be read, the first is broken.png" in said and "become white" in said
     assert "6 pictures are more than twice as long as wide" in said and "one class" in said
-    # Nine of ten are 30 pixels or wider: 16 is the power of two, so nothing is enlarged
-    assert "16 pixels" in said and said.endswith(f"pygan train '{path}' --skip-bad --fit pad")
+    # Padded to squares, nine of ten are 40 pixels or wider: 32 is the power of two, so nothing is enlarged
+    assert "32 pixels" in said and said.endswith(f"pygan train '{path}' --skip-bad --fit pad")
 
 
 def test_a_zip_and_smaller_pictures(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_zip_and_smaller_pictures(tmp_path: Path) -> None:
             picture(i, *((40, 40) if i else (20, 20))).save(file, "png")
             archive.writestr(f"{i}.png", file.getvalue())
     said = advise(path)
-    assert "1 pictures are smaller than 32 pixels" in said and said.endswith(f"pygan train {path} --allow-upscale")
+    assert "1 picture is smaller than 32 pixels" in said and said.endswith(f"pygan train {path} --allow-upscale")
 
 
 def test_a_prepared_data_set(pictures: Path, tmp_path: Path) -> None:
@@ -128,11 +128,16 @@ def test_what_cannot_be_advised(tmp_path: Path) -> None:
     with pytest.raises(MissingInput):
         advise(tmp_path / "nowhere")
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="none of 1 pictures can be read, the first is broken"):
+    with pytest.raises(DataError, match="no picture can be read; the first of 1 is broken"):
         advise(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_verb(pictures: Path) -> None:
     result = CliRunner().invoke(app, ["advise", str(pictures)])
     assert result.exit_code == 0, result.output
-    assert "recipe: " in result.output and "pygan train" in result.output
+    assert (
+        "recipe: " in result.output
+        and "pictures a second were measured" in result.output
+        and "pygan train" in result.output
+    )
