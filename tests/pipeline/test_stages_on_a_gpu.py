@@ -8,7 +8,7 @@ import torch
 from stand_in_device import stand_in_gpu
 from tiny_stages import JUDGE, RUN, needs
 
-from pipeline import evaluate, reference, select
+from pipeline import evaluate, probe, reference, select
 from pygan.draws import Draws
 
 GRANTED = {"type": "cuda", "why": "1 GPU granted"}
@@ -91,3 +91,12 @@ def test_a_classifier_judges_the_features_that_it_made(on_both, trained, data):
     metrics = [{"kind": "inception_score", "splits": 2}]
     common = {"run": "tiny", "seed": 0, "dataset": "two", "subset": RUN["subset"], "gen_labels": "uniform"}
     on_both(evaluate, inputs, **common, network=network, metrics=metrics, n_gen=8, subject="run")
+
+
+def test_the_probe(on_both, trained, data, latents_on):
+    bank = [{"kind": "mtcnn_onet", "random_init": True}, {"kind": "open_nsfw", "resolution": 32, "random_init": True}]
+    settings = {"count": 1, "pick": "best", "random_init": False, "subset": RUN["subset"], "base": RUN["base"]}
+    choice = {"n_images": 12, "criterion": "accuracy", "repeats": 2}
+    inputs = {"train": data["train"], "snapshot": [trained / "snapshots" / "000000024.safetensors"]}
+    on_both(probe, inputs, run="tiny", seed=0, bank=bank, probe=choice, **settings)
+    assert latents_on == ["cpu", "cuda"]
