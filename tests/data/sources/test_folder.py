@@ -189,13 +189,13 @@ def test_a_zip_bomb_is_rejected(tmp_path, monkeypatch):
 
 def test_a_survey_reads_names_and_headers(tmp_path):
     """Of ten pictures at most five are opened, every second one: the broken first one, and four of 8 pixels."""
-    folder = Path(make(tmp_path / "p", [*(f"c/{i}.png" for i in range(10)), ".hidden.png", "__MACOSX/x.png", "a.heic"]))
+    folder = Path(make(tmp_path / "p", [*(f"c/{i}.png" for i in range(10)), ".hidden.png", "__MACOSX/x.png", "a.cr2"]))
     (folder / "c/0.png").write_bytes(b"broken")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for file in sorted(folder.rglob("*")):
             archive.write(file, file.relative_to(folder))
     for path in (folder, tmp_path / "a.zip"):
         found = survey(str(path), at_most=5)
-        assert (found.n, found.sizes, found.others) == (10, [(8, 8)] * 4, ["a.heic"])
+        assert (found.n, found.sizes, found.others) == (10, [(8, 8)] * 4, ["a.cr2"])
     with pytest.raises(MissingInput):
         survey(str(tmp_path / "none"))
