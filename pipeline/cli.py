@@ -28,7 +28,7 @@ from typing import Any
 from pipeline import granted, provenance
 from pygan.allocator import set_allocator
 from pygan.devices import take
-from pygan.errors import CannotWrite, ConfigError, DataError, MissingInput, PyganError, TryAgain
+from pygan.errors import CannotWrite, ConfigError, DataError, MissingInput, PyganError, Stopped, TryAgain
 from pygan.lock import held
 
 Stage = Callable[..., None]
@@ -54,6 +54,9 @@ def run_stage(main: Stage, argv: list[str] | None = None) -> None:
     try:
         _run(main, arguments)
         gc.freeze()  # the end of the process looks for garbage, too
+    except Stopped as answer:  # what was asked for is no error
+        print(answer, file=sys.stderr, flush=True)
+        sys.exit(answer.exit_code)
     except PyganError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:

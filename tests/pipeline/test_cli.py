@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline import cli, provenance
-from pygan.errors import DataError, NumericalError, TryAgain
+from pygan.errors import DataError, NumericalError, Stopped, TryAgain
 
 ROOT = provenance.ROOT
 SPEC = {"stage": "report", "config": {"a": 1}}
@@ -98,6 +98,34 @@ def test_the_fingerprint_follows_spec_contents_and_their_order(tmp_path: Path) -
     with_store = cli.fingerprint(SPEC, {"x": [store]})
     store.write_text("y.lmdb")  # same size: its content stands in the manifest
     assert with_store == cli.fingerprint(SPEC, {"x": [store]})
+
+
+def test_a_stop_that_was_asked_for_is_no_error(run) -> None:
+    def stopped(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> None:
+        raise Stopped("stopped by a signal, state saved")
+
+    code, output = run(stopped)
+    assert code == 75 and "stopped by a signal" in output and "error" not in output
+
+
+def test_the_device_enters_the_fingerprint(run, tmp_path: Path, monkeypatch) -> None:
+    """The same job on another kind of device is another one, and the stage finds its device in the spec."""
+    seen = []
+
+    def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> None:
+        seen.append(spec["device"])
+        write_one(spec, inputs=inputs, out=out)
+
+    assert run(main)[0] == 0
+    monkeypatch.setattr(cli, "take", lambda gpus, processes: {"type": "cuda", "why": "1 GPU granted"})
+    assert run(main)[0] == 0
+    assert [device["type"] for device in seen] == ["cpu", "cuda"]
+    assert len(list((tmp_path / "work" / "report").iterdir())) == 2
+
+
+def test_gpus_and_processes_have_to_fit(run) -> None:
+    code, output = run(never, "--gpus", "1", "--processes", "2")
+    assert code == 78 and "--gpus: got 1 for 2 processes, expected 2, one for each, or 0" in output
 
 
 def test_damaged_finished_files_are_computed_again(run, tmp_path: Path) -> None:
