@@ -1,5 +1,6 @@
 """Stage `diffusion`: what generative models owe their training set (pygan/diffusion, pygan/metrics/memorization.py)."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,22 +37,28 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
     config = spec["config"]
     settings = parse(DiffusionSpec, config["diffusion"], "diffusion")
     measure = {"toy": _toy, "exact": _exact, "run": _run}[config["subject"]]
-    found = measure(config, settings, inputs, out, device_of(spec))
+    found = measure(_Job(config, settings, inputs, out, device_of(spec)))
     write_json(out / "diffusion.json", {"subject": config["subject"], "device": computed_on(spec), **found})
 
 
-def _toy(
-    config: dict[str, Any],
-    settings: "DiffusionSpec",
-    inputs: dict[str, list[Path]],
-    out: Path,
-    device: "torch.device",
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Job:
+    """What the measure of a subject takes."""
+
+    config: dict[str, Any]
+    settings: "DiffusionSpec"
+    inputs: dict[str, list[Path]]
+    out: Path
+    """Gets the panels."""
+    device: "torch.device"
+
+
+def _toy(job: _Job) -> dict[str, Any]:
     from pygan.diffusion.toy import toy_study
     from pygan.metrics.memorization import RATIO, nn_ratio
     from pygan.metrics.neighbors import nearest
 
-    record, points = toy_study(settings.toy, config["seed"])
+    record, points = toy_study(job.settings.toy, job.config["seed"])
     for name, system in record["systems"].items():
         near = nearest(points[name], points["train"])
         system["median_nearest"] = float(near.distance[:, 0].median())
@@ -59,46 +66,34 @@ def _toy(
     return {**record, "numbers": {f"toy_{name}": system for name, system in record["systems"].items()}}
 
 
-def _exact(
-    config: dict[str, Any],
-    settings: "DiffusionSpec",
-    inputs: dict[str, list[Path]],
-    out: Path,
-    device: "torch.device",
-) -> dict[str, Any]:
+def _exact(job: _Job) -> dict[str, Any]:
     import torch
 
     from pygan.diffusion.study import exact_study
 
-    pool = torch.cat([_pictures(path) for path in inputs["pictures"]])
+    pool = torch.cat([_pictures(path) for path in job.inputs["pictures"]])
     entries, panels, numbers = [], {}, {}
-    for n in settings.exact.sizes:
-        entry, pictures = exact_study(settings, n, pool, config["seed"], device)
+    for n in job.settings.exact.sizes:
+        entry, pictures = exact_study(job.settings, n, pool, job.config["seed"], job.device)
         train = pictures.pop("train")
         entry["copying"] = {}
         for name, samples in pictures.items():
-            entry["copying"][name], moved = _copying(samples, train, settings)
+            entry["copying"][name], moved = _copying(samples, train, job.settings)
             if name != "held_out":
                 entry["copying"][name]["energy_distance"] = _from_held_out(samples, pictures["held_out"])
             numbers[f"{name}_{n}"] = dict(entry["copying"][name])
             if name in ("optimum", "gaussian"):
                 panel = f"neighbors_{n}_{name}.png"
-                _save_panel(out / panel, samples, train, moved)
+                _save_panel(job.out / panel, samples, train, moved)
                 panels[panel] = f"{name}, n = {n:,}"
         for name, found in entry["information"].items():
             numbers[f"{name}_{n}"]["information"] = found["proxy"]
         entries.append(entry)
-    record = {"dataset": settings.exact.dataset, "seed": config["seed"], "sizes": entries}
+    record = {"dataset": job.settings.exact.dataset, "seed": job.config["seed"], "sizes": entries}
     return {**record, "panels": panels, "numbers": numbers}
 
 
-def _run(
-    config: dict[str, Any],
-    settings: "DiffusionSpec",
-    inputs: dict[str, list[Path]],
-    out: Path,
-    device: "torch.device",
-) -> dict[str, Any]:
+def _run(job: _Job) -> dict[str, Any]:
     import torch
 
     from pygan.data.store import Store
@@ -108,51 +103,51 @@ def _run(
     from pygan.draws import permutation
     from pygan.sampling import load_generator, sample
 
-    run, seed = config["run"], config["seed"]
-    pictures, others = (_pictures(inputs[split][0]) for split in ("train", "validation"))
-    subset = None if config["subset"] is None else parse_subset(config["subset"])
-    chosen = torch.from_numpy(select(Store(inputs["train"][0]).labels, subset, seed))
+    run, seed = job.config["run"], job.config["seed"]
+    pictures, others = (_pictures(job.inputs[split][0]) for split in ("train", "validation"))
+    subset = None if job.config["subset"] is None else parse_subset(job.config["subset"])
+    chosen = torch.from_numpy(select(Store(job.inputs["train"][0]).labels, subset, seed))
     unused = torch.ones(len(pictures), dtype=torch.bool).index_fill_(0, chosen, False)
 
     def shuffled(x: "Tensor", stream: str) -> "Tensor":
         return x[permutation(seed, f"diffusion/{stream}", len(x))]
 
     train, rest = shuffled(pictures[chosen], "train"), shuffled(pictures[unused], "rest")
-    others = shuffled(others, "others").tensor_split([settings.samples])
+    others = shuffled(others, "others").tensor_split([job.settings.samples])
     # held out are pictures of the validation split: what is left of the training split may overlap with what was chosen
-    real = divide(torch.cat([train, others[0], rest, others[1]]), len(chosen), settings, f"runs.{run}.subset")
+    real = divide(torch.cat([train, others[0], rest, others[1]]), len(chosen), job.settings, f"runs.{run}.subset")
     snapshots = []
-    for path in sorted(inputs["snapshot"]):
-        G = load_generator(path).to(device)
-        samples = as_float(sample(G, settings.samples, seed=seed, stream="diffusion"))
-        copying, moved = _copying(samples, real.train, settings)
+    for path in sorted(job.inputs["snapshot"]):
+        G = load_generator(path).to(job.device)
+        samples = as_float(sample(G, job.settings.samples, seed=seed, stream="diffusion"))
+        copying, moved = _copying(samples, real.train, job.settings)
         copying["energy_distance"] = _from_held_out(samples, real.held_out)
         snapshots.append({"nimg": int(path.stem), "copying": copying})
-    _save_panel(out / "neighbors.png", samples, real.train, moved)
+    _save_panel(job.out / "neighbors.png", samples, real.train, moved)
     record = {
         "run": run,
-        "dataset": config["dataset"],
-        "objective": config["loss"]["kind"] if isinstance(config["loss"], dict) else None,
+        "dataset": job.config["dataset"],
+        "objective": job.config["loss"]["kind"] if isinstance(job.config["loss"], dict) else None,
         "seed": seed,
         "n": len(chosen),
         "snapshots": snapshots,
-        "held_out": _copying(real.held_out, real.train, settings)[0],
-        "information": information(samples, real, settings.components),
+        "held_out": _copying(real.held_out, real.train, job.settings)[0],
+        "information": information(samples, real, job.settings.components),
         "panels": {"neighbors.png": f"{run}, seed {seed}, n = {len(chosen):,}"},
     }
     measured = copying | {"information": record["information"]["proxy"]}
     record["numbers"] = {run: measured, f"{run}_held_out": record["held_out"]}
     if hasattr(G, "denoiser"):
         found, copied = run_study(
-            settings, G.denoiser, real, mirror=config["mirror"], steps=G.steps, seed=seed, device=device
+            job.settings, G.denoiser, real, mirror=job.config["mirror"], steps=G.steps, seed=seed, device=job.device
         )
         of_optimum = {"energy_distance": _from_held_out(copied, real.held_out)}
-        record |= found | {"optimum": _copying(copied, real.train, settings)[0] | of_optimum}
+        record |= found | {"optimum": _copying(copied, real.train, job.settings)[0] | of_optimum}
         record["numbers"][f"{run}_optimum"] = record["optimum"]
-    if hasattr(G, "denoiser") and "other" in inputs:
-        models = (G, load_generator(inputs["other"][0]).to(device))
+    if hasattr(G, "denoiser") and "other" in job.inputs:
+        models = (G, load_generator(job.inputs["other"][0]).to(job.device))
         record["two_model_test"] = two_model_test(
-            *(as_float(sample(model, settings.samples, seed=0, stream="diffusion/two_models")) for model in models)
+            *(as_float(sample(model, job.settings.samples, seed=0, stream="diffusion/two_models")) for model in models)
         )
     return record
 
