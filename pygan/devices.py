@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,10 @@ from pygan.wording import number_of
 
 if TYPE_CHECKING:
     import torch
+
+
+_PATIENCE = 60
+"""Seconds that nvidia-smi may take: without a daemon it starts the driver anew."""
 
 
 @dataclass(frozen=True)
@@ -37,38 +41,41 @@ def visible_gpus() -> Gpus:
     """Return the GPUs that the PyTorch of this environment can use, without importing it.
 
     `nvidia-smi` lists the GPUs, or the device files do where it is missing. CUDA_VISIBLE_DEVICES selects among them as
-    CUDA reads it: up to the first entry that names no GPU.
+    CUDA reads it: up to the first entry that names no GPU; where an entry comes twice, no GPU is left.
     """
     if not _torch_has_cuda():
         return Gpus((), "the installed PyTorch is built without CUDA")
-    listed = _listed()
+    try:
+        listed = _listed()
+    except subprocess.CalledProcessError as error:
+        return Gpus((), f"nvidia-smi fails ({' '.join(error.stdout.split()) or f'exit code {error.returncode}'})")
+    except subprocess.TimeoutExpired:
+        return Gpus((), f"nvidia-smi does not answer in {_PATIENCE} seconds")
     asked = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not listed:
         return Gpus((), "no GPU is visible")
     if asked is None:
         return Gpus(tuple(listed), number_of(len(listed), "GPU"))
-    chosen = []
-    for entry in map(str.strip, asked.split(",")):
-        if not _names_one(entry, listed) or entry in chosen:
-            break
-        chosen.append(entry)
+    entries = [entry.strip() for entry in asked.split(",")]
+    chosen = list(takewhile(lambda entry: _names_one(entry, listed), entries))
+    if len({*chosen}) < len(chosen):
+        chosen = []
     return Gpus(tuple(chosen), f"CUDA_VISIBLE_DEVICES={asked} leaves {len(chosen)} of {number_of(len(listed), 'GPU')}")
 
 
 def _names_one(entry: str, listed: list[str]) -> bool:
-    """Whether an entry of CUDA_VISIBLE_DEVICES names a GPU: by its number, or by the beginning of its UUID."""
+    """Whether an entry of CUDA_VISIBLE_DEVICES names one GPU: by its number, or by the beginning of its UUID."""
     if entry.isdecimal():
         return int(entry) < len(listed)
-    return bool(entry) and any(gpu.startswith(entry) for gpu in listed)
+    return bool(entry) and sum(gpu.startswith(entry) for gpu in listed) == 1
 
 
 def _listed() -> list[str]:
     """Return the UUID of every GPU, of its MIG instances where it is divided; numbers where no UUID is known."""
     if shutil.which("nvidia-smi") is None:
         return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
-    printed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    if printed.returncode:
-        return []
+    command = ["nvidia-smi", "-L"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_PATIENCE)
     found = re.findall(r"^(?:GPU|\s+MIG).*\(UUID: ((?:GPU|MIG)-[^)]+)\)", printed.stdout, re.MULTILINE)
     gpus: list[str] = []
     for gpu in found:

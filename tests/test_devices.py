@@ -52,7 +52,8 @@ def test_instances_take_the_place_of_a_divided_gpu(smi):
         ("-1", []),
         ("0,-1,1", ["0"]),  # CUDA stops at the first entry that names no GPU
         ("0,7", ["0"]),
-        ("1,1", ["1"]),
+        ("1,1", []),
+        ("GPU", []),  # which of them?
         ("GPU-bbbb", ["GPU-bbbb"]),
         ("GPU-ffff", []),
     ],
@@ -66,6 +67,28 @@ def test_cuda_visible_devices_selects_as_cuda_does(smi, monkeypatch, asked, chos
 
 def test_a_driver_that_fails_shows_no_gpu(smi):
     smi("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", exit_code=9)
+    assert visible_gpus().ids == ()
+    assert (
+        visible_gpus().why
+        == "nvidia-smi fails (NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.)"
+    )
+
+
+def test_a_driver_that_hangs_is_not_waited_for(tmp_path, smi, monkeypatch):
+    smi(listing(1))
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexec sleep 100\n")
+    monkeypatch.setattr(devices, "_PATIENCE", 0.2)
+    assert visible_gpus() == devices.Gpus((), "nvidia-smi does not answer in 0.2 seconds")
+
+
+def test_an_empty_list_hides_a_single_gpu(smi, monkeypatch):
+    smi(listing(1))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus().ids == ()
+
+
+def test_a_machine_without_gpus_shows_none(smi):
+    smi("")
     assert visible_gpus() == devices.Gpus((), "no GPU is visible")
 
 
