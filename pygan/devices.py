@@ -173,9 +173,11 @@ def study_sentence(gpus: int, processes: int = 1) -> str:
         processes: of each training.
 
     Raises:
-        ConfigError: a training has more processes than the study has GPUs.
+        ConfigError: a training has more processes than the study has GPUs, or no GPU is visible.
     """
     visible = visible_gpus()
+    if gpus and not visible.ids:
+        raise ConfigError(f"gpu: got {gpus}, expected 0, because {visible.why}")
     if 0 < gpus < processes:
         raise ConfigError(
             f"processes: got {processes} with {number_of(gpus, 'GPU')}, expected at most one process per GPU, or "

@@ -9,7 +9,7 @@ import torch
 from stand_in_gpus import UUIDS, listing, nvidia_smi
 
 from pygan import devices
-from pygan.devices import choose, visible_gpus
+from pygan.devices import choose, study_sentence, visible_gpus
 from pygan.errors import ConfigError
 
 MIG = (
@@ -194,3 +194,16 @@ def test_more_gpus_than_there_are_are_refused(tmp_path, monkeypatch):
         devices.claim(2, devices.Gpus(("GPU-a",), "1 GPU"), tmp_path)
     assert devices.claim(1, devices.Gpus(("GPU-a",), "1 GPU"), tmp_path) == ("GPU-a",)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a"
+
+
+def test_the_sentence_of_a_study(smi):
+    smi(listing(2))
+    assert study_sentence(2) == "Trainings compute on 2 GPUs, 1 GPU each (2 GPUs)."
+    assert study_sentence(2, 2) == "Trainings compute on 2 GPUs, 2 GPUs each (2 GPUs)."
+    assert study_sentence(0, 4) == "Trainings compute on the CPU, because the study may use 0 of 2 GPUs."
+    with pytest.raises(ConfigError, match="processes: got 4 with 2 GPUs, expected at most one process per GPU"):
+        study_sentence(2, 4)
+    smi("")
+    assert study_sentence(0) == "Trainings compute on the CPU, because no GPU is visible."
+    with pytest.raises(ConfigError, match="gpu: got 1, expected 0, because no GPU is visible"):
+        study_sentence(1)
