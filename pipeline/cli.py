@@ -27,8 +27,8 @@ from typing import Any
 
 from pipeline import granted, provenance
 from pygan.allocator import set_allocator
-from pygan.devices import take
 from pygan.errors import CannotWrite, ConfigError, DataError, MissingInput, PyganError, Stopped, TryAgain
+from pygan.gpu_claims import is_launched, take
 from pygan.lock import held
 
 Stage = Callable[..., None]
@@ -132,7 +132,7 @@ def _run(main: Stage, arguments: argparse.Namespace) -> None:
 
     name = fingerprint(spec, arguments.inputs, backend=backend, device=device["type"])
     spec["device"] = device
-    if int(os.environ.get("RANK", "0")) > 0:
+    if is_launched() and int(os.environ["RANK"]) > 0:
         _help(main, spec, arguments, name)
         return
     label = f"{spec['stage']} {name}"

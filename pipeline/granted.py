@@ -5,10 +5,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pygan.devices import choose, described, is_launched
+from pygan.devices import choose, described
+from pygan.gpu_claims import LAUNCHED, is_launched
 
 if TYPE_CHECKING:
     import torch
+
+
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
 def launch(processes: int, arguments: Sequence[str]) -> None:
@@ -17,8 +21,13 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
     Args:
         arguments: of this program.
     """
-    if processes == 1 or is_launched():
+    if is_launched():
         return
+    if processes == 1:
+        for name in _TORCHRUN:  # of a torchrun around this program, which has nothing to do with the stage
+            os.environ.pop(name, None)
+        return
+    os.environ[LAUNCHED] = "1"
     stage = sys.modules["__main__"].__spec__.name
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", stage]
     os.execv(sys.executable, [sys.executable, *torchrun, *arguments])

@@ -3,16 +3,14 @@
 Only the standard library is imported at the top, because the workflow counts GPUs whenever it is parsed.
 """
 
-import fcntl
 import os
 import platform
 import re
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import count, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,54 +33,73 @@ class Gpus:
     """Values for CUDA_VISIBLE_DEVICES, one per GPU."""
     why: str
     """How many there are and what decided it, as the part of a sentence."""
+    cards: tuple[str, ...] = ()
+    """What names each of them whatever CUDA_VISIBLE_DEVICES says: its UUID where it is known."""
 
 
 def visible_gpus() -> Gpus:
     """Return the GPUs that the PyTorch of this environment can use, without importing it.
 
     `nvidia-smi` lists the GPUs, or the device files do where it is missing. CUDA_VISIBLE_DEVICES selects among them as
-    CUDA reads it: up to the first entry that names no GPU; where an entry comes twice, no GPU is left.
+    PyTorch reads it: the first entry says whether numbers or UUIDs are meant, entries count up to the first that names
+    no GPU, and none counts where a GPU is named twice.
     """
     if not _torch_has_cuda():
         return Gpus((), "the installed PyTorch is built without CUDA")
-    try:
-        listed = _listed()
-    except subprocess.CalledProcessError as error:
-        return Gpus((), f"nvidia-smi fails ({' '.join(error.stdout.split()) or f'exit code {error.returncode}'})")
-    except subprocess.TimeoutExpired:
-        return Gpus((), f"nvidia-smi does not answer in {_PATIENCE} seconds")
+    listed, why_none = _listed()
     asked = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not listed:
-        return Gpus((), "no GPU is visible")
+        return Gpus((), why_none)
+    number = number_of(len(listed), "GPU")
     if asked is None:
-        return Gpus(tuple(listed), number_of(len(listed), "GPU"))
-    entries = [entry.strip() for entry in asked.split(",")]
-    chosen = list(takewhile(lambda entry: _names_one(entry, listed), entries))
-    if len({*chosen}) < len(chosen):
-        chosen = []
-    return Gpus(tuple(chosen), f"CUDA_VISIBLE_DEVICES={asked} leaves {len(chosen)} of {number_of(len(listed), 'GPU')}")
+        return Gpus(tuple(listed), number, tuple(listed))
+    chosen = _selected([entry.strip() for entry in asked.split(",")], listed)
+    why = f"CUDA_VISIBLE_DEVICES={asked} leaves {len(chosen)} of {number}"
+    return Gpus(tuple(chosen.values()), why, tuple(chosen))
 
 
-def _names_one(entry: str, listed: list[str]) -> bool:
-    """Whether an entry of CUDA_VISIBLE_DEVICES names one GPU: by its number, or by the beginning of its UUID."""
-    if entry.isdecimal():
-        return int(entry) < len(listed)
-    return bool(entry) and sum(gpu.startswith(entry) for gpu in listed) == 1
+def _selected(entries: list[str], listed: list[str]) -> dict[str, str]:
+    """Return card -> entry of the GPUs that CUDA_VISIBLE_DEVICES names."""
+    named = _by_uuid if entries[0].startswith(("GPU-", "MIG-")) else _by_number
+    cards = list(takewhile(bool, (named(entry, listed) for entry in entries)))
+    return dict(zip(cards, entries, strict=False)) if len({*cards}) == len(cards) else {}
 
 
-def _listed() -> list[str]:
-    """Return the UUID of every GPU, of its MIG instances where it is divided; numbers where no UUID is known."""
-    if shutil.which("nvidia-smi") is None:
-        return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
-    command = ["nvidia-smi", "-L"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_PATIENCE)
-    found = re.findall(r"^(?:GPU|\s+MIG).*\(UUID: ((?:GPU|MIG)-[^)]+)\)", printed.stdout, re.MULTILINE)
+def _by_number(entry: str, listed: list[str]) -> str | None:
+    """Return the GPU of an entry that begins with a number; None where there is none."""
+    number = re.match(r"\+?(\d+)", entry, re.ASCII)
+    return listed[int(number[1])] if number and int(number[1]) < len(listed) else None
+
+
+def _by_uuid(entry: str, listed: list[str]) -> str | None:
+    """Return the one GPU whose UUID begins with an entry; None where there is none or more than one."""
+    found = [gpu for gpu in listed if gpu.startswith(entry)]
+    return found[0] if len(found) == 1 else None
+
+
+def _listed() -> tuple[list[str], str]:
+    """Return what names every GPU, and why there is none where the list is empty.
+
+    A GPU is named by its UUID, its MIG instances by theirs where it is divided, or by a number where no UUID is known.
+    """
+    none = "no GPU is visible"
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))], none
+    try:
+        printed = subprocess.run([program, "-L"], capture_output=True, text=True, errors="replace", timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        return [], f"nvidia-smi does not answer in {_PATIENCE} seconds"
+    except OSError as error:
+        return [], f"nvidia-smi cannot be run ({error.strerror})"
     gpus: list[str] = []
-    for gpu in found:
+    for gpu in re.findall(r"^(?:GPU|\s+MIG).*\(UUID: ((?:GPU|MIG)-[^)]+)\)", printed.stdout, re.MULTILINE):
         if gpu.startswith("MIG") and gpus and gpus[-1].startswith("GPU"):
             gpus.pop()  # its instances, which follow it, take its place
         gpus.append(gpu)
-    return gpus
+    if printed.returncode and not gpus:
+        none = f"nvidia-smi fails ({' '.join(printed.stdout.split()) or f'exit code {printed.returncode}'})"
+    return gpus, none
 
 
 def _torch_has_cuda() -> bool:
@@ -92,77 +109,6 @@ def _torch_has_cuda() -> bool:
         return False
     version = Path(torch.submodule_search_locations[0]) / "version.py"
     return bool(re.search(r"^cuda\b[^=]*= '", version.read_text(encoding="utf-8"), re.MULTILINE))
-
-
-def claim(n: int, gpus: Gpus, folder: Path | None = None) -> tuple[str, ...]:
-    """Take `n` GPUs for this process and all that it starts, those first that the fewest programs have taken.
-
-    CUDA_VISIBLE_DEVICES names them from then on, so this comes before CUDA starts. A locked file stands for a GPU that
-    is taken. The kernel drops the lock when the last process that inherited it ends, however it ends.
-
-    Args:
-        n: how many, at least 1.
-        gpus: among which.
-        folder: of the locked files; None: the system's folder for temporary files.
-
-    Raises:
-        ConfigError: there are fewer.
-    """
-    if n > len(gpus.ids):
-        raise ConfigError(f"gpus: got {n}, expected at most {len(gpus.ids)} ({gpus.why})")
-    folder = folder or Path(tempfile.gettempdir())
-    taken: list[str] = []
-    for turn in count():
-        for gpu in gpus.ids:
-            if len(taken) < n and gpu not in taken and _lock(gpu, turn, folder):
-                taken.append(gpu)
-        if len(taken) == n:
-            break
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
-    return tuple(taken)
-
-
-def _lock(gpu: str, turn: int, folder: Path) -> bool:
-    """Whether this process is the one that has taken `gpu` in turn `turn`; the file stays open as long as it runs."""
-    path = folder / f"pygan-{os.getuid()}-{gpu}-{turn}.lock"
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        return False
-    os.set_inheritable(file, True)
-    return True
-
-
-def take(gpus: int, processes: int = 1) -> dict[str, str]:
-    """Take GPUs for this process and all that it starts, or hide them all; return the `type` of device and `why`.
-
-    Args:
-        gpus: how many the program may use.
-        processes: of a training; each one has a GPU of its own where the program may use any.
-
-    Raises:
-        ConfigError: there is not one GPU for each process, or fewer GPUs are visible than were granted.
-    """
-    if gpus not in (0, processes):
-        raise ConfigError(
-            f"--gpus: got {gpus} for {number_of(processes, 'process', 'processes')}, expected {processes}, one for "
-            "each, or 0, which computes on the CPU"
-        )
-    visible = visible_gpus()
-    if gpus:
-        if not is_launched():  # torchrun's processes see what the job has taken
-            claim(gpus, visible)
-        return {"type": "cuda", "why": f"{number_of(gpus, 'GPU')} granted"}
-    if processes == 1 or is_launched():
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    return {"type": "cpu", "why": f"no GPU granted, of {visible.why}" if visible.ids else visible.why}
-
-
-def is_launched() -> bool:
-    """Return whether torchrun started this process."""
-    return "RANK" in os.environ
 
 
 def study_sentence(gpus: int, processes: int = 1) -> str:
@@ -178,13 +124,16 @@ def study_sentence(gpus: int, processes: int = 1) -> str:
     visible = visible_gpus()
     if gpus and not visible.ids:
         raise ConfigError(f"gpu: got {gpus}, expected 0, because {visible.why}")
-    if 0 < gpus < processes:
+    if gpus and min(gpus, len(visible.ids)) < processes:
         raise ConfigError(
-            f"processes: got {processes} with {number_of(gpus, 'GPU')}, expected at most one process per GPU, or "
-            "`--resources gpu=0`, which computes on the CPU"
+            f"processes: got {processes} with {number_of(min(gpus, len(visible.ids)), 'GPU')}, expected at most one "
+            "process per GPU, or `--resources gpu=0`, which computes on the CPU"
         )
+    if gpus > len(visible.ids):
+        return f"Up to {gpus} trainings at once share {number_of(len(visible.ids), 'GPU')}."
     if gpus:
-        return f"Trainings compute on {number_of(gpus, 'GPU')}, {number_of(processes, 'GPU')} each ({visible.why})."
+        on, each = number_of(gpus, "GPU"), number_of(processes, "GPU")
+        return f"Trainings compute on {on}, {each} each (visible: {visible.why})."
     if visible.ids:
         return f"Trainings compute on the CPU, because the study may use 0 of {number_of(len(visible.ids), 'GPU')}."
     return f"Trainings compute on the CPU, because {visible.why}."

@@ -119,7 +119,7 @@ def _case(values: dict[str, Any], run: str) -> dict[str, Any]:
 def _begin(threads: int, gpus: int) -> None:
     """Prepare a measuring process as a stage is prepared, with a GPU or without."""
     from pygan.allocator import set_allocator
-    from pygan.devices import take
+    from pygan.gpu_claims import take
 
     take(gpus)
     set_allocator()

@@ -23,6 +23,7 @@ ROWS = (
         "pygan.lock",
         "pygan.allocator",
         "pygan.devices",
+        "pygan.gpu_claims",
         "pygan.ops",
         "pygan.optional",
     ),

@@ -1,6 +1,5 @@
 """GPUs are counted as CUDA counts them, without PyTorch; a device is chosen, or refused in a sentence."""
 
-import os
 import subprocess
 import sys
 
@@ -52,8 +51,15 @@ def test_instances_take_the_place_of_a_divided_gpu(smi):
         ("-1", []),
         ("0,-1,1", ["0"]),  # CUDA stops at the first entry that names no GPU
         ("0,7", ["0"]),
-        ("1,1", []),
-        ("GPU", []),  # which of them?
+        ("1,1", []),  # a repetition leaves none
+        ("1,0,1", []),
+        ("+1", ["+1"]),
+        ("1gpu", ["1gpu"]),
+        ("\u0661", []),
+        ("0,GPU-bbbb", ["0"]),  # the first entry says whether numbers or UUIDs are meant
+        ("GPU-aaaa,1", ["GPU-aaaa"]),
+        ("GPU-aaaa,GPU-aaaaa", []),
+        ("GPU-", []),  # which of them?
         ("GPU-bbbb", ["GPU-bbbb"]),
         ("GPU-ffff", []),
     ],
@@ -62,6 +68,8 @@ def test_cuda_visible_devices_selects_as_cuda_does(smi, monkeypatch, asked, chos
     smi(listing(3))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
     assert visible_gpus().ids == tuple(chosen)
+    numbers = {"1": 1, "2": 2, "0": 0, "+1": 1, "1gpu": 1, "GPU-bbbb": 1, "GPU-aaaa": 0}
+    assert visible_gpus().cards == tuple(UUIDS[numbers[entry]] for entry in chosen)
     assert visible_gpus().why == f"CUDA_VISIBLE_DEVICES={asked} leaves {len(chosen)} of 3 GPUs"
 
 
@@ -72,6 +80,18 @@ def test_a_driver_that_fails_shows_no_gpu(smi):
         visible_gpus().why
         == "nvidia-smi fails (NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.)"
     )
+
+
+def test_one_broken_card_does_not_hide_the_others(smi):
+    smi(listing(2) + "Unable to determine the device handle for GPU 0000:81:00.0\n", exit_code=255)
+    assert visible_gpus().ids == UUIDS[:2]
+
+
+@pytest.mark.parametrize("content, why", [(b"\x7fELF", "Exec format error"), (b"#!/no/such/program\n", "No such file")])
+def test_a_program_that_cannot_run_is_named(tmp_path, smi, content, why):
+    smi(listing(1))
+    (tmp_path / "nvidia-smi").write_bytes(content)
+    assert visible_gpus().ids == () and why in visible_gpus().why
 
 
 def test_a_driver_that_hangs_is_not_waited_for(tmp_path, smi, monkeypatch):
@@ -135,74 +155,15 @@ def test_the_second_gpu_can_be_chosen(monkeypatch):
         choose("cuda:2")
 
 
-CLAIM = """
-import sys, time
-from pathlib import Path
-from pygan.devices import Gpus, claim
-ids, n, folder = sys.argv[1].split(","), int(sys.argv[2]), Path(sys.argv[3])
-print(",".join(claim(n, Gpus(tuple(ids), "as in the test"), folder)), flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def claimant(tmp_path):
-    """Start programs that take GPUs and keep them until they end."""
-    programs = []
-
-    def start(ids, n):
-        program = [sys.executable, "-c", CLAIM, ids, str(n), str(tmp_path)]
-        programs.append(subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-        return programs[-1], programs[-1].stdout.readline().strip()
-
-    yield start
-    for program in programs:
-        program.kill()
-        program.communicate()
-
-
-def test_each_program_takes_a_gpu_of_its_own_and_gives_it_back(claimant):
-    first, gpu = claimant("a,b", 1)
-    assert gpu == "a"
-    assert claimant("a,b", 1)[1] == "b"
-    assert claimant("a,b", 1)[1] == "a", "more programs than GPUs share them in turn"
-    assert claimant("a,b", 1)[1] == "b"
-    first.kill()
-    first.wait()
-    assert claimant("a,b", 1)[1] == "a"
-
-
-def test_a_program_takes_several_different_gpus(claimant):
-    claimant("a,b,c", 1)
-    assert claimant("a,b,c", 2)[1] == "b,c"
-    assert claimant("a,b,c", 2)[1] == "a,b"
-
-
-def test_what_a_program_starts_keeps_its_gpu(tmp_path, claimant):
-    """torchrun takes the place of the process that took the GPU."""
-    program = f"{CLAIM.rpartition('sys.stdin')[0]}import os; os.execvp('sleep', ['sleep', '60'])"
-    command = [sys.executable, "-c", program, "a,b", "1", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as replaced:
-        assert replaced.stdout.readline().strip() == "a"
-        assert claimant("a,b", 1)[1] == "b"
-        replaced.kill()
-
-
-def test_more_gpus_than_there_are_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with pytest.raises(ConfigError, match=r"gpus: got 2, expected at most 1 \(1 GPU\)"):
-        devices.claim(2, devices.Gpus(("GPU-a",), "1 GPU"), tmp_path)
-    assert devices.claim(1, devices.Gpus(("GPU-a",), "1 GPU"), tmp_path) == ("GPU-a",)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a"
-
-
 def test_the_sentence_of_a_study(smi):
     smi(listing(2))
-    assert study_sentence(2) == "Trainings compute on 2 GPUs, 1 GPU each (2 GPUs)."
-    assert study_sentence(2, 2) == "Trainings compute on 2 GPUs, 2 GPUs each (2 GPUs)."
+    assert study_sentence(2) == "Trainings compute on 2 GPUs, 1 GPU each (visible: 2 GPUs)."
+    assert study_sentence(2, 2) == "Trainings compute on 2 GPUs, 2 GPUs each (visible: 2 GPUs)."
+    assert study_sentence(3) == "Up to 3 trainings at once share 2 GPUs."
     assert study_sentence(0, 4) == "Trainings compute on the CPU, because the study may use 0 of 2 GPUs."
-    with pytest.raises(ConfigError, match="processes: got 4 with 2 GPUs, expected at most one process per GPU"):
-        study_sentence(2, 4)
+    for gpus in (2, 4):
+        with pytest.raises(ConfigError, match="processes: got 4 with 2 GPUs, expected at most one process per GPU"):
+            study_sentence(gpus, 4)
     smi("")
     assert study_sentence(0) == "Trainings compute on the CPU, because no GPU is visible."
     with pytest.raises(ConfigError, match="gpu: got 1, expected 0, because no GPU is visible"):

@@ -85,7 +85,7 @@ def test_a_cluster_grants_gpus_itself(study: Path) -> None:
 @pytest.mark.parametrize(
     "gpus, arguments, sentence",
     [
-        (2, (), "Trainings compute on 2 GPUs, 1 GPU each (2 GPUs)."),
+        (2, (), "Trainings compute on 2 GPUs, 1 GPU each (visible: 2 GPUs)."),
         (0, (), "Trainings compute on the CPU, because no GPU is visible."),
         (2, ("--resources", "gpu=0"), "Trainings compute on the CPU, because the study may use 0 of 2 GPUs."),
     ],

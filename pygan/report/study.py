@@ -202,8 +202,13 @@ class Study:
         }
 
     def device_kinds(self, run: str) -> list[str]:
-        """Return the kinds of device, `cpu` or `cuda`, that trained or measured `run`; empty where none is recorded."""
-        found = [(job.record.get("device") or {}).get("type") for job in self.jobs.values() if run_of(job) == run]
+        """Return the kinds of device, `cpu` or `cuda`, that trained, probed, selected or measured a run.
+
+        Empty where none is recorded.
+        """
+        records = [job.record for job in self.jobs.values() if run_of(job) == run]
+        records += [owned.record for owned in (*self.probes, *self.selections) if owned.run == run]
+        found = [(record.get("device") or {}).get("type") for record in records]
         return sorted({kind for kind in (*found, *(e.device for e in self.of_run(run))) if kind})
 
     def versions(self) -> dict[str, str]:

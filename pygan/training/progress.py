@@ -81,8 +81,9 @@ class Progress:
         self.nimg = scalars["nimg"]
         for phase, descent in self.descents.items():
             descent.scaler.load_state_dict(scalars["scalers"][phase])
-        _log.info("continuing at %d images", self.nimg)
-        if scalars["processes"] != self.ranks.size:
+        if self.ranks.is_first:
+            _log.info("continuing at %d images", self.nimg)
+        if self.ranks.is_first and scalars["processes"] != self.ranks.size:
             _log.warning("%d processes in place of %d: sums round differently", self.ranks.size, scalars["processes"])
         return scalars["seconds"]
 

@@ -38,9 +38,12 @@ def check():
         command = [sys.executable, "-m", "pygan", "check", str(study)]
         if GPUS is not None:
             command += ["--gpus", str(GPUS)]
-        checked = subprocess.run(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        try:
+            checked = subprocess.run(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
+        except KeyboardInterrupt:
+            sys.exit(130)
     if checked.returncode:
         print(checked.stderr.replace(f"{study}: ", ""), end="", file=sys.stderr)
         sys.exit(checked.returncode)
