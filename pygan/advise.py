@@ -372,9 +372,10 @@ def _time(chosen: Recipe, resolution: int, rate: Rate) -> str:
 def _command(found: Findings, resolution: int, fit: Fit) -> str:
     if found.resolution is not None:
         return "prepared already: name its source in a study file (`datasets`), and `pygan check` that"
-    flags = ["--skip-bad"] if found.unreadable else []
+    flags = ["--resolution", str(resolution)] + (["--skip-bad"] if found.unreadable else [])
     if fit != "crop":
         flags += ["--fit", fit]
     if _small(found, resolution, fit):
         flags.append("--allow-upscale")
-    return shlex.join(["pygan", "train", str(found.path), *flags])
+    path = str(found.path)
+    return shlex.join(["pygan", "train", f"./{path}" if path.startswith("-") else path, *flags])

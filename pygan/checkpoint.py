@@ -5,6 +5,7 @@ under a temporary name, synced and renamed, so it is there whole or not at all. 
 flipped byte, therefore the manifest carries sizes and SHA-256 digests, checked on every load.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -30,23 +31,36 @@ _log = logging.getLogger(__name__)
 
 _CANNOT_WRITE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),  # the disk or the rights
-    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),  # the name
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP),  # the name
 )
 
 
 @contextmanager
-def _cannot_write(path: Path) -> Iterator[None]:
-    """Turn a full disk, a closed folder or an impossible name into one sentence."""
+def cannot_write(path: Path) -> Iterator[None]:
+    """Turn a full disk, a closed folder or an impossible name into one sentence.
+
+    Raises:
+        CannotWrite: instead of the error of the operating system.
+    """
     try:
         yield
     except (OSError, safetensors.SafetensorError) as error:
         code = getattr(error, "errno", None)
         if code in _CANNOT_WRITE or "No space" in str(error):
-            free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
-            raise CannotWrite(
-                f"{path}: cannot write ({os.strerror(code) if code else error}; {free} bytes free)"
-            ) from error
+            raise CannotWrite(f"{path}: cannot write ({_reason(path, error)})") from error
         raise
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Return why a path cannot be written: a link that leads nowhere, else the words of the operating system."""
+    code = getattr(error, "errno", None)
+    if code in (errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+        for place in (path, *path.parents):
+            if os.path.islink(place) and not os.path.exists(place):
+                return f"{place} is a link to {os.readlink(place)}, which is not there"
+    words = os.strerror(code) if code else str(error)
+    full = code in (None, errno.ENOSPC, errno.EDQUOT) and os.path.exists(path.parent)
+    return f"{words}; {shutil.disk_usage(path.parent).free} bytes free" if full else words
 
 
 def _sync(path: Path) -> None:
@@ -63,18 +77,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is synced and takes the name `path`, else it is removed.
 
     Raises:
-        CannotWrite: the disk is full, the folder cannot be written, or `path` is a folder itself.
+        CannotWrite: the disk is full, the folder cannot be written, the name is impossible, or `path` is a folder.
     """
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
-        with _cannot_write(path):
+        with cannot_write(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()  # an impossible name is known before anything is computed, whatever writes the file
             yield temporary
             _sync(temporary)
             os.replace(temporary, path)
             _sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a name that is impossible too
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -133,7 +149,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with _cannot_write(folder):
+        with cannot_write(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.glob("*.tmp-*"):
                 _log.warning("%s: removed, an interrupted checkpoint", left)
@@ -149,7 +165,7 @@ class Checkpoints:
         if final.exists():
             return
         try:
-            with _cannot_write(final):
+            with cannot_write(final):
                 temporary.mkdir()
                 contiguous = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
                 safetensors.torch.save_file(contiguous, temporary / "tensors.safetensors")

@@ -75,9 +75,11 @@ def _generate(
     settings. A folder with any other files is refused, and so is a folder with pictures of other settings.
     """
     from pygan import generated, load
+    from pygan.sampling import check_out
 
     generated.check_folder(out)
     loaded = load(model, device)
+    check_out(out / loaded.path.name, loaded.path)
     settings = {"seed": seed, "label": label, "truncation": truncation, "steps": steps}
     batches = loaded.samples(n, **settings)
     generated.write(out, generated.describe(loaded, n, **settings), _shown(batches, n, "picture"))
@@ -101,9 +103,11 @@ def _grid(
     that is larger than that without enlargement is refused.
     """
     from pygan import load
-    from pygan.sampling import save_sheet, sheet_scale
+    from pygan.sampling import check_out, check_png, save_sheet, sheet_scale
 
+    check_png(out)
     loaded = load(model, device)
+    check_out(out, loaded.path)
     scale = sheet_scale(loaded.resolution, rows, columns)
     n = rows * columns
     batches = loaded.samples(n, seed=seed, label=label, truncation=truncation, steps=steps)
@@ -126,6 +130,7 @@ def _interpolate(
     """Write a closed walk between pictures as an animation."""
     from pygan import load
     from pygan.animation import check_suffix, save_animation
+    from pygan.sampling import check_out
 
     check_suffix(out)
     try:
@@ -133,7 +138,9 @@ def _interpolate(
     except ValueError:
         raise typer.BadParameter(f"got {seeds!r}, expected whole numbers separated by commas") from None
     total = len(numbers) * frames
-    batches = load(model, device).walk(numbers, frames, label=label, truncation=truncation)
+    loaded = load(model, device)
+    check_out(out, loaded.path)
+    batches = loaded.walk(numbers, frames, label=label, truncation=truncation)
     save_animation(out, _shown(batches, total, "frame"), total, fps)
     typer.echo(f"{out}: {total} frames")
 

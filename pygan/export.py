@@ -22,7 +22,7 @@ from pygan.draws import Draws
 from pygan.errors import NumericalError
 from pygan.ops import plain_operators
 from pygan.optional import require_packages
-from pygan.sampling import Model, export_sparse, untrained_generator
+from pygan.sampling import Model, check_out, export_sparse, untrained_generator
 
 Format = Literal["safetensors", "sparse", "onnx", "torchscript"]
 """`sparse`: compressed safetensors without pruned weights and dead channels; `pygan.load` reads both."""
@@ -81,7 +81,7 @@ def export(model: Model, path: Path, format: Format | None = None) -> Exported:
         format: None: by the suffix of `path` (see `format_of`).
 
     Raises:
-        ValueError: an unknown format, or one that does not fit the suffix of `path`.
+        ValueError: an unknown format, one that does not fit the suffix of `path`, or `path` is the model's snapshot.
         MissingInput: a package that writes the format is not installed.
         NumericalError: the file gives other pictures than the model; it is not kept.
         CannotWrite: the disk is full or the folder cannot be written.
@@ -89,6 +89,7 @@ def export(model: Model, path: Path, format: Format | None = None) -> Exported:
     if format is not None and format not in get_args(Format):
         raise ValueError(f"format: got {format!r}, expected one of {', '.join(get_args(Format))}")
     format = format_of(path, format)
+    check_out(path, model.path)
     inputs, expected = _fixed_inputs(model), _pictures_of(_copy(model))
     with atomic_path(path) as temporary, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the recorders warn of what the comparison below decides

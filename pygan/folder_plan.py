@@ -155,7 +155,7 @@ def planned(settings: Settings, where: Place, say: Say) -> dict[str, Any]:
         say(f"{where}\n{plan['text']}")
         write_json(file, plan)
         return plan
-    before = json.loads(file.read_text())
+    before = _read(file)
     _check_same(settings, before)
     plan, notes = _continued(settings, before)
     if plan != before:
@@ -165,9 +165,20 @@ def planned(settings: Settings, where: Place, say: Say) -> dict[str, Any]:
     return plan
 
 
+def _read(file: Path) -> dict[str, Any]:
+    """Return a plan that was written before."""
+    try:
+        plan = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read ({error}); name another --out") from error
+    if not isinstance(plan, dict) or not {"settings", "digest", "config", "text"} <= plan.keys():
+        raise DataError(f"{file}: got other content than `pygan train` writes; name another --out")
+    return plan
+
+
 def is_finished(out: Path, plan: dict[str, Any]) -> bool:
     """Whether a run was trained and measured to the end of its plan."""
-    return _ends_at(out / "run.json", plan["config"])
+    return (out / "metrics.json").exists() and _ends_at(out / "run.json", plan["config"])
 
 
 def is_trained(folder: Path, config: dict[str, Any]) -> bool:
@@ -185,8 +196,9 @@ def _check_same(settings: Settings, plan: dict[str, Any]) -> None:
     for name, value in settings.plain().items():
         before = plan["settings"].get(name, _DEFAULTS[name])
         if value != before and name not in _MAY_CHANGE and not (name == "kimg" and value is not None):
+            option = "pictures" if name == "pictures" else f"--{name}"
             raise ConfigError(
-                f"--{name}: got {value}, but {settings.out} was started with {before}; give it again, or name another "
+                f"{option}: got {value}, but {settings.out} was started with {before}; give it again, or name another "
                 "--out"
             )
     if settings.pictures.exists() and _digest(settings) != plan["digest"]:
@@ -227,7 +239,7 @@ def _longer(settings: Settings, plan: dict[str, Any]) -> dict[str, Any]:
     before = sum(stage["config"]["training"]["total_nimg"] for stage in plan.get("stages", []))
     former, per_step = training["total_nimg"], training["batch"] * training["d_steps"]
     parts = plan.get("parts", _parts(training))
-    new = budget(settings.kimg - before / 1000, per_step, snapshots=parts)
+    new = budget(max(settings.kimg - before / 1000, per_step / 1000), per_step, snapshots=parts)
     total = new["total_nimg"]
     if total < former:
         raise ConfigError(

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -29,7 +29,7 @@ from pygan.folder_plan import Place, Say, is_trained
 from pygan.lock import held
 from pygan.spec import parse
 from pygan.training.assemble import assemble
-from pygan.training.distributed import Ranks, join
+from pygan.training.distributed import Ranks, end_with_parent, join
 from pygan.training.gan import train
 from pygan.training.init_from import transfer
 from pygan.training.material import Batch
@@ -99,7 +99,8 @@ def train_stage(out: Path, plan: dict[str, Any], stage: Stage, where: Place, thr
     stage.folder.mkdir(parents=True, exist_ok=True)
     say(f"pictures so far: {stage.folder / 'snapshots' / '*.png'}")
     if where.processes == 1:
-        with _signals_restored():
+        together = stage.folder / "processes"  # of a training in several processes, which may not have ended yet
+        with _signals_restored(), held(together) if together.exists() else nullcontext():
             _train(out, plan, stage, Ranks(0, 1, where.device), say)
     else:
         _train_together(out, stage, where, threads)
@@ -186,7 +187,12 @@ def _train_together(out: Path, stage: Stage, where: Place, threads: int | None) 
     share = threads or max((os.cpu_count() or 1) // where.processes, 1)
     command = [sys.executable, *launcher, "-m", "pygan.folder_training", str(out), stage.name, where.device.type]
     # a session of their own: Ctrl-C of the terminal reaches this process alone, which passes it on
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": str(share)}, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        env=os.environ | {"OMP_NUM_THREADS": str(share)},
+        start_new_session=True,
+        preexec_fn=end_with_parent,  # torchrun passes it on to the processes that it started
+    )
     with _signals_restored():
         _wait(process, folder / "pid")
     failures = [json.loads(file.read_text()) for file in sorted(folder.glob("failure-*.json"))]
@@ -216,7 +222,8 @@ def _wait(process: subprocess.Popen, pid: Path) -> None:
     stop, passed_on = _StopAll(process), False
     while process.poll() is None:
         if stop.set and not passed_on and pid.exists():
-            os.kill(int(pid.read_text()), signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it ends at this moment
+                os.kill(int(pid.read_text()), signal.SIGTERM)
             passed_on = True
         time.sleep(0.1)
 

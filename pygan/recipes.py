@@ -177,6 +177,10 @@ def family(name: str, resolution: int, processes: int = 1) -> Values:
     }
 
 
+LONGEST_KIMG = 10_000_000
+"""Four hundred times the longest published training, thousands of pictures."""
+
+
 def budget(kimg: float, nimg_per_step: int, *, snapshots: int = 10) -> Values:
     """Return the numbers of pictures of a training as whole steps, rounded up.
 
@@ -188,7 +192,12 @@ def budget(kimg: float, nimg_per_step: int, *, snapshots: int = 10) -> Values:
     Returns:
         `total_nimg`, `snapshots`, `tick_nimg` (4 thousand as published, at most a fifth of a part) and
         `checkpoint_nimg`.
+
+    Raises:
+        ValueError: no such length.
     """
+    if not 0 < kimg <= LONGEST_KIMG:
+        raise ValueError(f"kimg: got {kimg:g}, expected a number above 0, at most {LONGEST_KIMG:,}")
 
     def whole(nimg: float) -> int:
         return max(1, math.ceil(nimg / nimg_per_step)) * nimg_per_step

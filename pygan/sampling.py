@@ -1,6 +1,7 @@
 """Generators on disk and pictures out of them."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,11 @@ def export_sparse(path: Path, out: Path) -> tuple[int, int]:
         Bytes of the file, and of the same generator uncompressed.
 
     Raises:
+        ValueError: `out` is the snapshot.
         DataError: the file is not a readable snapshot.
         CannotWrite: the disk is full or the folder cannot be written.
     """
+    check_out(out, path)
     G, metadata = _read_generator(path)
     dense = sum(tensor.numel() * tensor.element_size() for tensor in G.state_dict().values())
     write_tensors(out, *compact(G, metadata))
@@ -173,6 +176,9 @@ def truncated(G: nn.Module, z: Tensor, c: Tensor | None, truncation: float, draw
 
 _NAMED = 10
 """Classes whose names an error message lists."""
+
+_MOST_FRAMES = 2**62
+"""Frames of a walk that int64 can number."""
 
 
 class Model:
@@ -275,23 +281,24 @@ class Model:
             truncation: 1: none; below 1, less variety for more typical pictures.
 
         Raises:
-            ValueError: fewer than two seeds, no frames, or no such class.
+            ValueError: fewer than two seeds, no frames, more than can be counted, or no such class.
         """
         chosen = self.class_of(label)
         _check_truncation(truncation)
         if len(seeds) < 2 or frames < 1:
             raise ValueError(f"got {len(seeds)} seeds and {frames} frames, expected at least 2 and 1")
         corners = [Draws(seed, "sample/z", torch.arange(1)).normal(self.G.z_dim)[0] for seed in seeds]
-        steps = torch.arange(frames) / frames
-        z = torch.cat([slerp(a, b, steps) for a, b in zip(corners, [*corners[1:], corners[0]], strict=True)])
-        c = torch.full([len(z)], chosen or 0) if self.num_classes else None
+        total = len(seeds) * frames
+        if total > _MOST_FRAMES:
+            raise ValueError(f"got {total} frames in all, expected at most {_MOST_FRAMES}")
 
         @torch.no_grad()
         def part(index: Tensor) -> Tensor:
-            latents, labels = z[index].to(self.device), None if c is None else c[index].to(self.device)
+            latents = _walked(corners, frames, index).to(self.device)
+            labels = torch.full([len(index)], chosen or 0, device=self.device) if self.num_classes else None
             return to_uint8(self.G.body(truncated(self.G, latents, labels, truncation), labels)).cpu()
 
-        return in_batches(part, len(z), 50)
+        return in_batches(part, total, 50)
 
     def class_of(self, label: int | str | None) -> int | None:
         """Return the number of a class: a name that the snapshot knows stands for its class, else a number for itself.
@@ -374,6 +381,15 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     return (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
 
 
+def _walked(corners: Sequence[Tensor], frames: int, index: Tensor) -> Tensor:
+    """Return the latents `[B, F]` of the frames `index` `[B]`, ascending, of a closed walk along the corners."""
+    parts = []
+    for corner in range(int(index[0]) // frames, int(index[-1]) // frames + 1):
+        fractions = index[index // frames == corner] % frames / frames
+        parts.append(slerp(corners[corner], corners[(corner + 1) % len(corners)], fractions))
+    return torch.cat(parts)
+
+
 def picture(img: Tensor, scale: int) -> Image.Image:
     """uint8 `[C, H, W]` enlarged `scale` times without smoothing."""
     _, height, width = img.shape
@@ -388,14 +404,28 @@ def save_grid(path: Path, img: Tensor, columns: int = 8, scale: int = 2) -> None
     save_sheet(path, [img], -(-len(img) // columns), columns, scale)
 
 
+def check_png(path: Path) -> None:
+    """Raise ValueError unless the suffix is .png, in capitals too: another one would name what the file is not."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: got the suffix {path.suffix!r}, expected .png")
+
+
+def check_out(out: Path, snapshot: Path) -> None:
+    """Raise ValueError where writing `out` would replace the snapshot that is read."""
+    if os.path.exists(out) and out.samefile(snapshot):
+        raise ValueError(f"{out}: is the snapshot that is read, expected the name of another file")
+
+
 def save_sheet(path: Path, batches: Iterable[Tensor], rows: int, columns: int, scale: int) -> None:
     """Write batches of uint8 pictures `[B, C, H, W]` as one PNG of `rows` times `columns`, in reading order.
 
     The memory holds the sheet and one batch. Places without a picture stay white.
 
     Raises:
+        ValueError: the suffix is not .png.
         CannotWrite: the disk is full or the folder cannot be written.
     """
+    check_png(path)
     sheet, place = None, 0
     with atomic_path(path) as temporary:
         for img in batches:

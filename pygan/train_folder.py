@@ -211,7 +211,7 @@ def _result(settings: Settings, plan: dict[str, Any], record: dict[str, Any]) ->
 
     scores = json.loads((out / "selected.json").read_text())["scores"]
     kimg = sum(stage.config["training"]["total_nimg"] for stage in stages(out, plan)) / 1000
-    lengths = {"kimg": kimg, "usual_kimg": plan.get("recipe_kimg", kimg)}
+    lengths = {"kimg": kimg, "usual_kimg": plan.get("recipe_kimg")}
     return "\n".join(
         [
             f"{out}: trained on {record['n_images']} pictures; the snapshot at {record['nimg']} images is nearest to "

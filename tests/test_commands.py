@@ -98,7 +98,7 @@ def test_inspect_speaks_to_people_and_to_machines(tmp_path: Path) -> None:
     "arguments",
     [
         ["generate", "MISSING", "-o", "OUT"],
-        ["grid", "MISSING", "-o", "OUT"],
+        ["grid", "MISSING", "-o", "OUT.png"],
         ["interpolate", "MISSING", "-o", "OUT.gif"],
         ["export", "MISSING", "-o", "OUT.pt"],
         ["inspect", "MISSING"],
@@ -143,6 +143,62 @@ def test_a_video_without_its_package_is_refused_before_it_is_computed(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["x.jpg", "x", "000000064.safetensors"])
+def test_a_grid_is_a_png_file_and_replaces_no_snapshot(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "000000064.safetensors"
+    snapshot(path, DCGAN)
+    before = path.read_bytes()
+    result = run(["grid", str(path), "-o", str(tmp_path / name)])
+    suffix = Path(name).suffix
+    assert result.exit_code == 2 and f"{tmp_path / name}: got the suffix '{suffix}', expected .png" in result.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name] and path.read_bytes() == before
+    assert run(["grid", str(path), "-o", str(tmp_path / "X.PNG")]).exit_code == 0
+    assert Image.open(tmp_path / "X.PNG").format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"), [("grid", "a.png"), ("interpolate", "a.gif"), ("export", "a.pt"), ("generate", "000000.png")]
+)
+def test_no_verb_replaces_the_model_that_it_reads(tmp_path: Path, verb: str, name: str) -> None:
+    """Of a link to it as well; the name of a snapshot is the user's choice."""
+    folder = tmp_path / "models"
+    snapshot(tmp_path / "first.safetensors", DCGAN)
+    if verb == "generate":
+        assert run(["generate", str(tmp_path / "first.safetensors"), "-o", str(folder), "-n", "1"]).exit_code == 0
+    snapshot(folder / name, DCGAN)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (tmp_path / "link").symlink_to(folder)
+    for place in (folder, tmp_path / "link"):
+        out = place if verb == "generate" else place / name
+        result = run([verb, str(folder / name), "-o", str(out)])
+        assert result.exit_code == 2 and f"{place / name}: is the snapshot that is read" in result.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+VERBS = [("generate", ""), ("grid", ".png"), ("interpolate", ".gif"), ("export", ".pt"), ("export", ".safetensors")]
+
+
+@pytest.mark.parametrize(("verb", "suffix"), VERBS)
+def test_a_path_that_cannot_be_is_one_sentence(tmp_path: Path, verb: str, suffix: str) -> None:
+    snapshot(tmp_path / "a.safetensors", DCGAN)
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    link = f"{tmp_path}/link is a link to {tmp_path}/nothing, which is not there"
+    long = "x" * 300
+    for out, words in (
+        (f"{tmp_path}/{long}{suffix}", "File name too long"),
+        (f"{tmp_path}/{long}/x{suffix}", "File name too long"),
+        (f"{tmp_path}/link/x{suffix}", link),
+        (f"{tmp_path}/link" if verb == "generate" else f"{tmp_path}/link/y/x{suffix}", link),
+        (f"{tmp_path}/circle/x{suffix}", "circle"),
+        *([(f"/proc/x{suffix}", "cannot write (No such file or directory")] if Path("/proc/self").exists() else []),
+    ):
+        result = run([verb, str(tmp_path / "a.safetensors"), "-o", out])
+        assert result.exit_code == 73 and result.stderr.startswith("error: ") and words in result.stderr, out
+        assert result.stderr.count("\n") == 1 and "bytes free" not in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "circle", "link"]
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".mp4", ".png"])
 def test_ctrl_c_leaves_no_half_file(tmp_path: Path, monkeypatch, suffix: str) -> None:
     snapshot(tmp_path / "a.safetensors", DCGAN)
@@ -175,6 +231,7 @@ def test_ctrl_c_leaves_whole_pictures_and_their_record(tmp_path: Path, monkeypat
         patched.setattr(sampling.Model, "samples", interrupted)
         assert run(arguments).exit_code == 130
     assert len(list((tmp_path / "out").iterdir())) == 4 + 1
+    assert json.loads((tmp_path / "out" / "generated.json").read_text())["n"] == 4
     assert run(arguments).exit_code == 0  # the same command ends it
     assert len(list((tmp_path / "out").iterdir())) == 6 + 1
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from stand_in_device import stand_in_gpu
+from tiny_snapshot import DCGAN, snapshot
 from typer.testing import CliRunner
 
 import pygan
@@ -171,3 +172,16 @@ def test_plain_operators_end_with_the_block():
     with plain_operators():
         assert not extension.use_native(x)
     assert extension.use_native(x) == before
+
+
+@pytest.mark.parametrize("format", ["safetensors", "sparse"])
+def test_an_export_never_replaces_the_snapshot_that_it_reads(tmp_path, format):
+    path = tmp_path / "a.safetensors"
+    snapshot(path, DCGAN)
+    before = path.read_bytes()
+    (tmp_path / "link.safetensors").symlink_to(path)
+    for out in (path, tmp_path / "link.safetensors", tmp_path / ".." / tmp_path.name / "a.safetensors"):
+        with pytest.raises(ValueError, match=r"\.safetensors: is the snapshot that is read"):
+            export(Model(path), out, format)
+    assert path.read_bytes() == before and (tmp_path / "link.safetensors").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import subprocess
+import sys
+import textwrap
 import weakref
 from pathlib import Path
 
@@ -99,10 +102,12 @@ def test_a_file_and_a_damaged_record_are_refused(model: Path, tmp_path: Path) ->
     refused = generate(model, tmp_path / "file")
     assert refused.exit_code == CONFIG and "got a file, expected a folder" in refused.stderr
     (tmp_path / "out").mkdir()
-    for content in ("{", "[]", "{}"):
+    (tmp_path / "out" / "000000.png").write_bytes(b"mine")
+    for content in ("{", "[]", "{}", '{"n": 1}'):
         (tmp_path / "out" / "generated.json").write_text(content)
         assert generate(model, tmp_path / "out").exit_code == 65
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["generated.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000000.png", "generated.json"]
+    assert (tmp_path / "out" / "000000.png").read_bytes() == b"mine"
 
 
 def test_nothing_is_written_where_the_settings_are_wrong(model: Path, tmp_path: Path) -> None:
@@ -133,3 +138,66 @@ def test_the_memory_holds_one_batch(tmp_path: Path) -> None:
 
     generated.write(tmp_path / "out", {"n": 20}, batches())
     assert most <= 2 and len(list((tmp_path / "out").glob("*.png"))) == 20
+
+
+def test_a_record_has_the_entries_by_which_it_is_known(model: Path) -> None:
+    record = generated.describe(pygan.load(model, "cpu"), 1, seed=0, label=None, truncation=1.0, steps=None)
+    assert record.keys() == generated._FREE | generated._SETTINGS
+
+
+@pytest.mark.parametrize("name", ["000001.png", "000009.png", "0000000.png"])
+def test_a_numbered_picture_that_was_not_generated_is_never_replaced(model: Path, tmp_path: Path, name: str) -> None:
+    assert generate(model, tmp_path / "out", "-n", "1").exit_code == 0
+    mine = tmp_path / "out" / name
+    for save in (lambda: Image.new("RGB", (4, 4)).save(mine), lambda: mine.write_bytes(b"mine")):
+        save()
+        before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+        refused = generate(model, tmp_path / "out", "-n", "3")
+        assert refused.exit_code == CONFIG and f"did not write ({name})" in refused.stderr
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_call_that_is_killed_counts_what_is_there_and_goes_on(model: Path, tmp_path: Path) -> None:
+    """It is killed in its second batch of two: three pictures are there, two of them counted."""
+    program = f"""
+        import os
+        import pygan
+        from pygan import generated
+
+        model = pygan.load({str(model)!r}, "cpu")
+        settings = dict(seed=0, label=None, truncation=1.0, steps=None)
+        saved, part = [], generated.picture
+
+        def picture(*args):
+            if len(saved) == 3:
+                os.kill(os.getpid(), 9)
+            saved.append(1)
+            return part(*args)
+
+        generated.picture = picture
+        pictures = model.sample(6)
+        generated.write(generated.Path("out"), generated.describe(model, 6, **settings), pictures.split(2))
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=tmp_path, check=False)
+    out = tmp_path / "out"
+    assert killed.returncode == -9 and len(list(out.glob("*.png"))) == 3
+    assert json.loads((out / "generated.json").read_text())["n"] == 2
+    assert generate(model, out, "-n", "6").exit_code == 0
+    assert len(list(out.glob("*.png"))) == 6 and json.loads((out / "generated.json").read_text())["n"] == 6
+
+
+def test_two_calls_do_not_write_into_one_folder(model: Path, tmp_path: Path) -> None:
+    """The second is refused while the first computes, and the first counts its pictures all the same."""
+    out = tmp_path / "out"
+    settings = {"seed": 0, "label": None, "truncation": 1.0, "steps": None}
+    loaded = pygan.load(model, "cpu")
+    refused = []
+
+    def batches():
+        refused.append(generate(model, out, "-n", "1"))
+        yield loaded.sample(2)
+
+    generated.write(out, generated.describe(loaded, 2, **settings), batches())
+    assert refused[0].exit_code == 75 and f"{out}: another `pygan generate` is writing into it" in refused[0].stderr
+    assert json.loads((out / "generated.json").read_text())["n"] == 2
+    assert generate(model, out, "-n", "3").exit_code == 0

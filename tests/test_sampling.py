@@ -265,6 +265,29 @@ def test_a_walk_passes_through_the_pictures_of_its_seeds(tmp_path):
         model.interpolate([1], 4)
 
 
+def test_a_walk_has_the_bits_of_its_latents_made_at_once(tmp_path):
+    """Batches of 50 frames lie across the corners, of which three are 37 frames apart."""
+    G = snapshot(tmp_path / "a.safetensors", DCGAN)
+    seeds, frames = [5, 9, 2], 37
+    corners = [Draws(seed, "sample/z", torch.arange(1)).normal(8)[0] for seed in seeds]
+    fractions = torch.arange(frames) / frames
+    z = torch.cat([slerp(corners[i], corners[(i + 1) % 3], fractions) for i in range(3)])
+    with torch.no_grad():
+        expected = torch.cat([to_uint8(G(part, None)) for part in z.split(50)])
+    assert torch.equal(pygan.load(tmp_path / "a.safetensors", "cpu").interpolate(seeds, frames), expected)
+
+
+def test_a_walk_of_any_length_begins_at_once(tmp_path):
+    """The latents of the longest walk would take 2 EiB; its first fractions are 0, as those of frame / frames."""
+    snapshot(tmp_path / "a.safetensors", DCGAN)
+    model = pygan.load(tmp_path / "a.safetensors", "cpu")
+    first = next(model.walk([5, 9], 10**13))
+    assert first.shape == (50, 3, 16, 16)
+    assert (first.int() - model.sample(1, seed=5).int()).abs().max() <= 1  # rounding
+    with pytest.raises(ValueError, match=r"got 20000000000000000000 frames in all, expected at most"):
+        model.walk([5, 9], 10**19)
+
+
 def test_slerp_turns_at_constant_speed():
     a, b = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0])
     t = torch.tensor([0.0, 1 / 3, 1.0])

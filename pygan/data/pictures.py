@@ -134,7 +134,10 @@ def _resize(image: Image.Image, side: int, fit: Fit, allow_upscale: bool) -> Ima
     width, height = image.size
     smallest = max(width, height) if fit == "pad" else min(width, height)
     if smallest < side and not allow_upscale:
-        raise DataError(f"{width}x{height} is smaller than the resolution {side} (allow_upscale: true enlarges it)")
+        raise DataError(
+            f"{width}x{height} is smaller than the resolution {side} (--allow-upscale, in a study allow_upscale: true, "
+            "enlarges it)"
+        )
     if fit == "pad":
         return ImageOps.pad(image, (side, side), Image.Resampling.LANCZOS, color="white")
     square = min(width, height)

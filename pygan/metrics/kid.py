@@ -51,7 +51,8 @@ class KernelDistance:
         w_gen = _bootstrap(self.seed, "gen", self.resamples, len(gen))
         across = ((w_real @ kernel(real, gen)) * w_gen).sum(1) / (len(real) * len(gen))
         estimates = within(kernel(real, real), w_real) + within(kernel(gen, gen), w_gen) - 2 * across
-        interval = torch.quantile(estimates[1:], torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+        resampled = estimates[1:][estimates[1:].isfinite()]  # of few pictures, some resamples hold one picture alone
+        interval = torch.quantile(resampled, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
         protocol = (
             f"unbiased squared MMD, kernel (x'y/D + 1)^3, {len(real)} real, {len(gen)} generated, raw value; "
             f"interval: 95 % of {self.resamples} bootstrap resamples of the pictures"

@@ -9,7 +9,10 @@ Results are the same up to the rounding of sums, except where pictures are compa
 normalization, minibatch standard deviation and style mixing take the pictures that one process computes at a time.
 """
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Iterable
 
 import torch
@@ -73,6 +76,19 @@ class Ranks:
         return bool(flags)
 
 
+def end_with_parent() -> None:
+    """Let the kernel send this process SIGTERM when the process that started it ends, however it ends.
+
+    Only Linux can do so; elsewhere the processes of a killed training go on.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
+_PR_SET_PDEATHSIG = 1
+"""Of <sys/prctl.h>."""
+
+
 def join(kind: str | None = None) -> Ranks:
     """Return the place of this process, which computes on a GPU of its own or on the CPU.
 
@@ -86,6 +102,8 @@ def join(kind: str | None = None) -> Ranks:
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)
+    if size > 1:
+        end_with_parent()
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if gpu else "gloo")
     return Ranks(rank, size, device)

@@ -1,5 +1,6 @@
 """Kernel distance: by its definition, unbiased, with an interval that covers, and equal to other implementations."""
 
+import math
 from itertools import product
 
 import numpy as np
@@ -68,3 +69,10 @@ def test_order_and_seed() -> None:
     other = Spec(resamples=200, seed=1).build().compute(real, gen)
     assert other["kid"]["value"] == result["kid"]["value"] and other["kid"]["interval"] != result["kid"]["interval"]
     assert "raw value" in result["kid"]["protocol"] and "\n" not in result["kid"]["protocol"]
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_few_pictures_have_an_interval(n):
+    """A resample that holds one picture alone has no pairs; the others decide."""
+    low, high = KID.compute(_normal(n, 5, 0), _normal(20, 5, 1))["kid"]["interval"]
+    assert math.isfinite(low) and math.isfinite(high) and low < high

@@ -55,7 +55,7 @@ def test_classes_sizes_and_the_tail(pictures: Path) -> None:
     chosen = recipe(found.n_train, 32, num_classes=2)
     assert all(f"{key}: {reason}" in said for key, reason in chosen.reasons.items())
     assert (found.n_train >= 2 * PER_CLASS) == chosen.run["base"]["conditional"]
-    assert said.endswith(f"pygan train {pictures}")
+    assert said.endswith(f"pygan train {pictures} --resolution 32")
 
 
 def test_copies_that_were_resized_recompressed_flipped_or_not_touched(pictures: Path) -> None:
@@ -99,7 +99,7 @@ def test_what_needs_a_flag_gets_it(tmp_path: Path) -> None:
     assert "1 picture cannot be read, the first is broken.png" in said and "become white" in said
     assert "6 pictures are more than twice as long as wide" in said and "one class" in said
     # Padded to squares, nine of ten are 40 pixels or wider: 32 is the power of two, so nothing is enlarged
-    assert "32 pixels" in said and said.endswith(f"pygan train '{path}' --skip-bad --fit pad")
+    assert "32 pixels" in said and said.endswith(f"pygan train '{path}' --resolution 32 --skip-bad --fit pad")
 
 
 def test_a_zip_and_smaller_pictures(tmp_path: Path) -> None:
@@ -110,7 +110,9 @@ def test_a_zip_and_smaller_pictures(tmp_path: Path) -> None:
             picture(i, *((40, 40) if i else (20, 20))).save(file, "png")
             archive.writestr(f"{i}.png", file.getvalue())
     said = advise(path)
-    assert "1 picture is smaller than 32 pixels" in said and said.endswith(f"pygan train {path} --allow-upscale")
+    assert "1 picture is smaller than 32 pixels" in said and said.endswith(
+        f"pygan train {path} --resolution 32 --allow-upscale"
+    )
 
 
 def test_a_prepared_data_set(pictures: Path, tmp_path: Path) -> None:

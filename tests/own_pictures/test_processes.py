@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -16,6 +18,7 @@ from pygan import train_folder
 from pygan.checkpoint import read_tensors
 from pygan.errors import ConfigError, Stopped
 from pygan.folder_plan import Settings, place
+from pygan.lock import held
 
 LAST = "snapshots/000000128.safetensors"
 
@@ -103,3 +106,40 @@ def test_two_processes_stop_and_continue_as_one_does(pictures, judged, tmp_path,
     train_folder.train_folder(replace(parts, processes=1, kimg=2 * KIMG), said.append)
     assert "--processes was 2 and is 1 now: sums may round differently" in said[0]
     assert json.loads((parts.out / "plan.json").read_text())["settings"]["processes"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "told twice"])
+def test_no_process_of_a_training_outlives_the_one_that_started_it(pictures, judged, tmp_path, how):
+    out = tmp_path / "run"
+    options = ["--kimg", "100", "--processes", "2", "--threads", "1", "--resolution", "16", "--recipe", "small"]
+    command = [sys.executable, "-m", "pygan", "train", str(pictures), "-o", str(out), *options]
+    training = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for((out / "processes" / "pid").exists)
+    worker = int((out / "processes" / "pid").read_text())
+    assert is_running(worker)
+    if how == "killed":
+        training.kill()
+    else:
+        training.terminate()
+        time.sleep(0.05)
+        training.terminate()
+    training.wait(60)
+    wait_for(lambda: not is_running(worker))
+    with held(out / "processes"):  # by nobody else
+        pass
+
+
+def wait_for(happened, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

@@ -124,6 +124,19 @@ def test_a_run_that_is_held_interrupted_stopped_finished_and_changed(run, judged
     assert code == 66 and "state: the checkpoints are gone" in words
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": {}}'])
+def test_a_damaged_plan_is_named(run, judged, tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "plan.json").write_text(content)
+    code, output = run("-o", tmp_path / "run")
+    assert code == 65 and f"{tmp_path / 'run' / 'plan.json'}: " in output
+
+
+def test_an_endless_training_is_refused(run, judged, tmp_path):
+    code, output = run("-o", tmp_path / "run", "--kimg", "1e300")
+    assert code == 2 and "kimg: got 1e+300, expected a number above 0, at most 10,000,000" in output
+
+
 def test_processes_that_ended_without_an_answer(run, judged, monkeypatch, tmp_path):
     monkeypatch.setattr(folder_training.sys, "executable", shutil.which("false"))
     code, words = run("--processes", "2", "--device", "cpu")
