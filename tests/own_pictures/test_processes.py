@@ -16,7 +16,7 @@ from tiny_runs import KIMG
 
 from pygan import train_folder
 from pygan.checkpoint import read_tensors
-from pygan.errors import ConfigError, Stopped
+from pygan.errors import ConfigError, Stopped, TryAgain
 from pygan.folder_plan import Settings, place
 from pygan.lock import held
 
@@ -125,9 +125,7 @@ def test_no_process_of_a_training_outlives_the_one_that_started_it(pictures, jud
         time.sleep(0.05)
         training.terminate()
     training.wait(60)
-    wait_for(lambda: not is_running(worker))
-    with held(out / "processes"):  # by nobody else
-        pass
+    wait_for(lambda: not is_running(worker) and is_free(out / "processes"))
 
 
 def wait_for(happened, seconds: float = 120) -> None:
@@ -135,6 +133,15 @@ def wait_for(happened, seconds: float = 120) -> None:
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def is_free(folder: Path) -> bool:
+    """Whether the first process of a training, which holds the folder, has ended, too."""
+    try:
+        with held(folder):
+            return True
+    except TryAgain:
+        return False
 
 
 def is_running(pid: int) -> bool:
