@@ -102,6 +102,8 @@ def train_stage(out: Path, plan: dict[str, Any], stage: Stage, where: Place, thr
         together = stage.folder / "processes"  # of a training in several processes, which may not have ended yet
         with _signals_restored(), held(together) if together.exists() else nullcontext():
             _train(out, plan, stage, Ranks(0, 1, where.device), say)
+            if _stop_was_asked():  # in the last step, after which the loop has nothing left to stop
+                raise KeyboardInterrupt
     else:
         _train_together(out, stage, where, threads)
 
@@ -133,6 +135,12 @@ def _train(out: Path, plan: dict[str, Any], stage: Stage, ranks: Ranks, say: Say
     result = train(run, training, state_dir=stage.folder / "state", out_dir=stage.folder, ranks=ranks)
     if ranks.is_first:
         write_json(stage.folder / "trained.json", {**result, "n_images": len(indices)})
+
+
+def _stop_was_asked() -> bool:
+    """Whether the loop that answers signals was asked to stop."""
+    flag = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+    return isinstance(flag, StopFlag) and flag.set
 
 
 @contextmanager

@@ -274,3 +274,16 @@ def test_what_stops_it_before_anything_is_computed(pictures, tmp_path, monkeypat
     monkeypatch.setattr(folder_pictures, "prepare", ctrl_c)
     code, words = run()
     assert code == 75 and "interrupted; the same command continues" in words
+
+
+def test_a_stop_in_the_last_step_is_not_forgotten(pictures, judged, tmp_path, monkeypatch):
+    """Four steps of 32: Ctrl-C comes in the fourth, which ends the training; measuring waits for the same command."""
+    run = Settings(pictures=pictures, out=tmp_path / "run", kimg=KIMG)
+    with monkeypatch.context() as patch:
+        interrupt_at(96, patch)
+        with pytest.raises(Stopped):
+            train_folder.train_folder(run, print)
+    assert json.loads((run.out / "trained.json").read_text())["nimg"] == 128
+    assert not (run.out / "run.json").exists()
+    train_folder.train_folder(run, print)
+    assert (run.out / "run.json").exists()
