@@ -43,7 +43,7 @@ def main(spec: dict[str, Any], *, inputs: dict[str, list[Path]], out: Path) -> N
 
 @dataclass(frozen=True)
 class _Job:
-    """What the measure of a subject takes."""
+    """One subject: its configuration, its files, and the device that measures it."""
 
     config: dict[str, Any]
     settings: "DiffusionSpec"

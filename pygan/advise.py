@@ -9,7 +9,7 @@ import hashlib
 import io
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,14 +98,17 @@ def _look_at_files(path: Path) -> Findings:
     return Findings(
         path=path,
         n=n,
-        split_counts={
-            split: sum(picture.name not in unreadable for picture, _ in collection.splits[split]) for split in SPLITS
-        },
+        split_counts={split: _readable(collection.splits[split], unreadable) for split in SPLITS},
         left_out=formats.left_out(survey.others),
         class_counts={name: labels[i] for i, name in enumerate(collection.class_names)},
         resolution=None,
         **facts,
     )
+
+
+def _readable(items: Iterable[tuple[Any, int]], unreadable: set[str]) -> int:
+    """Return how many pictures of a split can be read, as far as they were read."""
+    return sum(picture.name not in unreadable for picture, _ in items)
 
 
 def _with_bar(items: Iterator[Any], total: int) -> Iterator[Any]:
@@ -274,7 +277,11 @@ def advise(path: Path, device: str = "cpu", rate: Rate | None = None) -> str:
     else:
         sections.append(("time", [] if rate is None else [_time(chosen, resolution, rate)]))
         sections.append(("command", [_command(found, resolution, fit)]))
-    return "\n".join(f"{title}\n" + "\n".join(f"  {line}" for line in lines) for title, lines in sections if lines)
+    text = []
+    for title, lines in sections:
+        if lines:
+            text += [title, *(f"  {line}" for line in lines)]
+    return "\n".join(text)
 
 
 def _facts(found: Findings) -> list[str]:

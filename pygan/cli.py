@@ -167,25 +167,35 @@ def assets_verify() -> None:
 @_spoken
 def train(
     pictures: Annotated[Path, typer.Argument(help="Folder or .zip of pictures; sub-folders are classes.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME.")] = None,
-    fit: Annotated[Literal["crop", "pad", "stretch"], typer.Option(help="How a picture becomes square.")] = "crop",
-    resolution: Annotated[int | None, typer.Option(min=16, help="Pixels; default: by the sizes of pictures.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run; without it runs/NAME.")] = None,
+    fit: Annotated[
+        Literal["crop", "pad", "stretch"], typer.Option(help="This is how a picture becomes square.")
+    ] = "crop",
+    resolution: Annotated[
+        int | None, typer.Option(min=16, help="Side of the pictures in pixels; without it their sizes decide.")
+    ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help=f"Default: by the number of pictures. One of: {', '.join(RECIPES)}.")
+        str | None, typer.Option(help=f"One of {', '.join(RECIPES)}; without it the number of pictures decides.")
     ] = None,
     kimg: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Thousands of pictures shown in all; a larger number continues a finished run."),
+        typer.Option(min=0.001, help="Thousands of pictures to show in all; a larger number continues a finished run."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the initialization and everything after.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the initialization and of all draws.")] = 0,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N; default: a GPU where there is one, else the CPU.")
+        str | None, typer.Option(help="cpu, cuda or cuda:N; without it a GPU trains where there is one, else the CPU.")
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Processes that train together, each with its own GPU.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the processor, in each process.")] = None,
-    batch: Annotated[int | None, typer.Option(min=2, help="Pictures per step; default: the recipe's.")] = None,
+    processes: Annotated[
+        int,
+        typer.Option(min=1, help="Number of processes that train together, each on its own GPU where there are GPUs."),
+    ] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads in each process.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=2, help="Number of pictures per step; without it the recipe decides.")
+    ] = None,
     precision: Annotated[
-        Literal["fp32", "bf16", "fp16"] | None, typer.Option(help="Of the networks; default: the recipe's.")
+        Literal["fp32", "bf16", "fp16"] | None,
+        typer.Option(help="Number format of the networks; without it the recipe decides."),
     ] = None,
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Show every other picture flipped from left to right.")

@@ -1,4 +1,4 @@
-"""Where a program computes: the GPUs that a process may use, counted without PyTorch, and the device that it takes.
+"""The GPUs that a process may use, counted without PyTorch, and the device that a program computes on.
 
 Only the standard library is imported at the top, because the workflow counts GPUs whenever it is parsed.
 """
@@ -34,7 +34,7 @@ class Gpus:
     why: str
     """How many there are and what decided it, as the part of a sentence."""
     cards: tuple[str, ...] = ()
-    """What names each of them whatever CUDA_VISIBLE_DEVICES says: its UUID where it is known."""
+    """The UUID of each of them where it is known, else a number: it does not depend on CUDA_VISIBLE_DEVICES."""
 
 
 def visible_gpus() -> Gpus:
@@ -103,7 +103,7 @@ def _listed() -> tuple[list[str], str]:
 
 
 def _torch_has_cuda() -> bool:
-    """Whether the installed PyTorch is built for CUDA, by the file that its build writes."""
+    """Return whether the installed PyTorch is built for CUDA. The file that its build writes says so."""
     torch = find_spec("torch")
     if torch is None or not torch.submodule_search_locations:
         return False

@@ -1,4 +1,4 @@
-"""What `pygan doctor` prints: versions, machine, compiler, GPUs, the operators in use and why, and the assets."""
+"""The facts that `pygan doctor` prints: versions, machine, compiler, GPUs, operators in use and why, and assets."""
 
 import importlib.metadata
 import os

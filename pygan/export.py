@@ -94,8 +94,11 @@ def export(model: Model, path: Path, format: Format | None = None) -> Exported:
     with atomic_path(path) as temporary, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the recorders warn of what the comparison below decides
         reader, read_back = _WRITERS[format](model, temporary, tuple(value[:2] for value in inputs))
-        compared = [tuple(value[:n] for value in inputs) for n in (1, _CHECKED)]
-        difference = max(float((read_back(*some) - expected(*some)).abs().max()) for some in compared)
+        differences = []
+        for n in (1, _CHECKED):
+            some = [value[:n] for value in inputs]
+            differences.append((read_back(*some) - expected(*some)).abs().max())
+        difference = float(torch.stack(differences).max())  # not a number where one is none, which is refused
         if not difference <= TOLERANCE:
             raise NumericalError(
                 f"{path}: not written, because its pictures differ from the model's by {difference:.2g}, "

@@ -197,10 +197,8 @@ def _check_same(settings: Settings, plan: dict[str, Any]) -> None:
         before = plan["settings"].get(name, _DEFAULTS[name])
         if value != before and name not in _MAY_CHANGE and not (name == "kimg" and value is not None):
             option = "pictures" if name == "pictures" else f"--{name}"
-            raise ConfigError(
-                f"{option}: got {value}, but {settings.out} was started with {before}; give it again, or name another "
-                "--out"
-            )
+            again = f"with {before}; give it again" if before else "without it; leave it out"
+            raise ConfigError(f"{option}: got {value}, but {settings.out} was started {again}, or name another --out")
     if settings.pictures.exists() and _digest(settings) != plan["digest"]:
         raise ConfigError(
             f"{settings.pictures}: the files changed after {settings.out} was started; name another --out"

@@ -23,7 +23,7 @@ from torch import Tensor
 from pygan import errors
 from pygan.checkpoint import read_tensors, write_json
 from pygan.data.manifest import open_split, read_manifest
-from pygan.errors import PyganError, TryAgain
+from pygan.errors import PyganError, Stopped, TryAgain
 from pygan.features.frozen import as_chosen
 from pygan.folder_plan import Place, Say, is_trained
 from pygan.lock import held
@@ -102,10 +102,11 @@ def train_stage(out: Path, plan: dict[str, Any], stage: Stage, where: Place, thr
         together = stage.folder / "processes"  # of a training in several processes, which may not have ended yet
         with _signals_restored(), held(together) if together.exists() else nullcontext():
             _train(out, plan, stage, Ranks(0, 1, where.device), say)
-            if _stop_was_asked():  # in the last step, after which the loop has nothing left to stop
-                raise KeyboardInterrupt
+            asked = _stop_was_asked()
     else:
-        _train_together(out, stage, where, threads)
+        asked = _train_together(out, stage, where, threads)
+    if asked:
+        raise Stopped(f"{stage.folder}: trained to its end, then stopped by a signal; the same command continues")
 
 
 def _train(out: Path, plan: dict[str, Any], stage: Stage, ranks: Ranks, say: Say, *, pid: Path | None = None) -> None:
@@ -138,7 +139,7 @@ def _train(out: Path, plan: dict[str, Any], stage: Stage, ranks: Ranks, say: Say
 
 
 def _stop_was_asked() -> bool:
-    """Whether the loop that answers signals was asked to stop."""
+    """Return whether what answers signals was asked to stop; a training that was in its last step ends all the same."""
     flag = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
     return isinstance(flag, StopFlag) and flag.set
 
@@ -185,8 +186,8 @@ def _timed(batch: Batch, total: int, say: Say, *, steps: int = 16, seconds: floa
 # Several processes
 
 
-def _train_together(out: Path, stage: Stage, where: Place, threads: int | None) -> None:
-    """Train a stage in several processes and wait for them."""
+def _train_together(out: Path, stage: Stage, where: Place, threads: int | None) -> bool:
+    """Train a stage in several processes and wait for them; return whether a signal asked to stop in the last step."""
     folder = stage.folder / "processes"
     folder.mkdir(parents=True, exist_ok=True)
     for left in (*folder.glob("failure-*.json"), folder / "pid"):
@@ -203,6 +204,7 @@ def _train_together(out: Path, stage: Stage, where: Place, threads: int | None) 
     )
     with _signals_restored():
         _wait(process, folder / "pid")
+        asked = _stop_was_asked()
     failures = [json.loads(file.read_text()) for file in sorted(folder.glob("failure-*.json"))]
     if failures:
         raise getattr(errors, failures[0]["error"])(failures[0]["message"])
@@ -210,6 +212,7 @@ def _train_together(out: Path, stage: Stage, where: Place, threads: int | None) 
         raise TryAgain(
             f"the processes of the training ended with exit code {process.returncode}; the same command continues {out}"
         )
+    return asked
 
 
 class _StopAll(StopFlag):
@@ -270,7 +273,7 @@ def main(arguments: list[str]) -> None:
             _train(out, plan, stage, ranks, lambda line: None, pid=last)
     except PyganError as error:
         write_json(folder / f"failure-{ranks.rank:04d}.json", {"error": type(error).__name__, "message": str(error)})
-        if not isinstance(error, errors.Stopped):
+        if not isinstance(error, Stopped):
             sys.exit(error.exit_code)
 
 

@@ -51,7 +51,7 @@ def claim(n: int, gpus: Gpus, folder: Path | None = None) -> tuple[str, ...]:
 
 
 def _lock(path: Path) -> bool:
-    """Whether no other program holds a file, which this one then holds as long as it runs."""
+    """Lock a file for as long as this process runs; return False where another program holds it."""
     file = _opened(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

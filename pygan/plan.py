@@ -113,7 +113,6 @@ class Plan:
         """Return what the workflow reads when it tells what is left."""
         return {
             "cores": self.cores,
-            "gpus": self.gpus,
             "wall_seconds": self.wall_seconds,
             "step_seconds": self.step,
             "seconds": {job.name: job.seconds for job in self.jobs},

@@ -1,6 +1,6 @@
 """What the report says in words, each sentence computed from the numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pygan.report.evidence import NOT_SUPPORTED, SUPPORTED, Paired, Verdict
@@ -39,7 +39,7 @@ def _verdict_sentence(study: Study, v: Verdict) -> str:
     shown = [effect.mean, *effect.ci95, claim.minimum_effect]
     decimals = decimals_for(shown)
     low, high = (number(bound, decimals) for bound in effect.ci95)
-    means = [mean_of([values[seed] for seed in effect.seeds]) for values in (arm, against)]
+    means = [_mean_over(effect.seeds, values) for values in (arm, against)]
     places = decimals_for(means)
     side = "better" if effect.mean >= 0 else "worse"
     measured = (
@@ -56,6 +56,10 @@ def _verdict_sentence(study: Study, v: Verdict) -> str:
         for metric, effect in study.other_judges(claim).items()
     ]
     return f"{measured}{_consequence(v, decimals)}.{_cost(study, v)}{_devices(study, v)}{''.join(others)}"
+
+
+def _mean_over(seeds: Sequence[int], values: Mapping[int, float]) -> float:
+    return mean_of([values[seed] for seed in seeds])
 
 
 def _comparison(other: str, effect: Paired | None, meaning: str) -> str:

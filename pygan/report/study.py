@@ -176,14 +176,11 @@ class Study:
 
     def verdicts(self) -> list[Verdict]:
         """Judge every claim."""
-        return [
-            judge(
-                claim,
-                *(self.claimed_values(claim, name) for name in (claim.arm, claim.against)),
-                *(self.claimed_values(claim, name) for name in (claim.control, claim.equal_time)),
-            )
-            for claim in self.claims
-        ]
+        found = []
+        for claim in self.claims:
+            compared = (claim.arm, claim.against, claim.control, claim.equal_time)
+            found.append(judge(claim, *(self.claimed_values(claim, name) for name in compared)))
+        return found
 
     def other_judges(self, claim: Claim) -> dict[str, Paired]:
         """Return the improvement over `against` in the features of other networks, by the metric's name there.
@@ -209,7 +206,8 @@ class Study:
         records = [job.record for job in self.jobs.values() if run_of(job) == run]
         records += [owned.record for owned in (*self.probes, *self.selections) if owned.run == run]
         found = [(record.get("device") or {}).get("type") for record in records]
-        return sorted({kind for kind in (*found, *(e.device for e in self.of_run(run))) if kind})
+        found += [evaluation.device for evaluation in self.of_run(run)]
+        return sorted({kind for kind in found if kind})
 
     def versions(self) -> dict[str, str]:
         """Return package -> version over all training jobs; differing versions are joined by " / "."""

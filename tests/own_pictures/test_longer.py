@@ -162,5 +162,5 @@ def test_a_run_of_an_older_version_goes_on(pictures, judged, tmp_path, monkeypat
     (settings.out / "plan.json").write_text(json.dumps(plan))
     trained(settings)
     assert json.loads((settings.out / "run.json").read_text())["nimg"] == 128
-    with pytest.raises(ConfigError, match=r"--mirror: got True, but .* was started with False"):
+    with pytest.raises(ConfigError, match=r"--mirror: got True, but .* was started without it; leave it out, or"):
         trained(replace(settings, mirror=True))
