@@ -74,7 +74,7 @@ def save_pictures(results: Path, path: Path) -> None:
     import pygan
     from pygan.data.store import Store
     from pygan.data.subset import parse_subset, select
-    from pygan.sampling import save_grid
+    from pygan.sheets import save_grid
 
     base = json.loads((results / "config.json").read_text())["runs"][PICTURED[0]]
     store = Store(results / "data" / base["dataset"] / "train.lmdb")

@@ -196,7 +196,8 @@ def _from_held_out(samples: "Tensor", held_out: "Tensor") -> float:
 
 def _save_panel(path: Path, samples: "Tensor", train: "Tensor", moved: "Moved") -> None:
     from pygan.metrics.memorization import nearest_pairs, pairs_grid
-    from pygan.sampling import save_grid, to_uint8
+    from pygan.sampling import to_uint8
+    from pygan.sheets import save_grid
 
     pairs = nearest_pairs(moved, PAIRS)
     save_grid(path, pairs_grid(to_uint8(samples), to_uint8(train), pairs), columns=10)

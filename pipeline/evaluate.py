@@ -184,7 +184,7 @@ def _write_panel(path: Path, pairs: list[dict[str, Any]], pictures, train: Path)
 
     from pygan.data.store import Store
     from pygan.metrics.memorization import pairs_grid
-    from pygan.sampling import save_grid
+    from pygan.sheets import save_grid
 
     training = torch.from_numpy(Store(train).read(np.array([pair["training"] for pair in pairs])))
     places = [pair | {"training": place} for place, pair in enumerate(pairs)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pygan.checkpoint import atomic_path
 from pygan.optional import require_packages
-from pygan.sampling import picture
+from pygan.sheets import picture
 
 _SUFFIXES = (".gif", ".webp", ".mp4")
 

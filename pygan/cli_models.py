@@ -103,7 +103,8 @@ def _grid(
     that is larger than that without enlargement is refused.
     """
     from pygan import load
-    from pygan.sampling import check_out, check_png, save_sheet, sheet_scale
+    from pygan.sampling import check_out
+    from pygan.sheets import check_png, save_sheet, sheet_scale
 
     check_png(out)
     loaded = load(model, device)

@@ -22,7 +22,8 @@ from torch import Tensor
 from pygan import __version__
 from pygan.checkpoint import atomic_path, cannot_write, write_json
 from pygan.errors import ConfigError, DataError, TryAgain
-from pygan.sampling import Model, picture
+from pygan.sampling import Model
+from pygan.sheets import picture
 
 RECORD = "generated.json"
 _OURS = re.compile(rf"(\d{{6,}}\.png|{re.escape(RECORD)})(\.tmp-\d+)?")

@@ -34,7 +34,8 @@ from pygan.folder_verdict import verdict
 from pygan.lock import held
 from pygan.metrics.base import Training, extract, measure, network_spec, protocol_record
 from pygan.metrics.selection import select
-from pygan.sampling import load, load_generator, sample, save_grid
+from pygan.sampling import load, load_generator, sample
+from pygan.sheets import save_grid
 from pygan.spec import load_spec
 from pygan.training.assemble import methods
 

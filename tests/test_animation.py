@@ -13,7 +13,7 @@ from PIL import Image, ImageSequence
 
 from pygan.animation import save_animation
 from pygan.errors import MissingInput
-from pygan.sampling import picture
+from pygan.sheets import picture
 
 
 def frames(count: int, channels: int, height: int, width: int) -> torch.Tensor:

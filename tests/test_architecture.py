@@ -32,6 +32,7 @@ ROWS = (
     (
         "pygan.checkpoint",
         "pygan.sampling",
+        "pygan.sheets",
         "pygan.bank",
         "pygan.animation",
         "pygan.export",

@@ -17,19 +17,8 @@ from pygan.context import Context
 from pygan.draws import Draws
 from pygan.errors import ConfigError, DataError, MissingInput, TryAgain
 from pygan.metrics.pca_gaussian import pca_gaussian
-from pygan.sampling import (
-    SHEET_PIXELS,
-    describe,
-    load_generator,
-    sample,
-    samples,
-    save_grid,
-    save_sheet,
-    sheet_scale,
-    slerp,
-    to_float,
-    to_uint8,
-)
+from pygan.sampling import describe, load_generator, sample, samples, slerp, to_float, to_uint8
+from pygan.sheets import SHEET_PIXELS, save_grid, save_sheet, sheet_scale
 
 
 def test_ranges_round_trip_every_value():

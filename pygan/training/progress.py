@@ -17,7 +17,8 @@ from tqdm import tqdm
 from pygan.checkpoint import Checkpoints, write_tensors
 from pygan.draws import Draws
 from pygan.errors import ConfigError, Stopped
-from pygan.sampling import save_grid, to_uint8
+from pygan.sampling import to_uint8
+from pygan.sheets import save_grid
 from pygan.training.descent import Descent
 from pygan.training.diagnosis import check_networks, check_terms, dumped
 from pygan.training.distributed import Ranks
