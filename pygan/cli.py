@@ -213,7 +213,7 @@ def train(
     with _quiet_while_importing():
         from tqdm import tqdm
 
-        from pygan.folder_plan import Settings
+        from pygan.folder_settings import Settings
         from pygan.train_folder import train_folder
 
     settings = Settings(

@@ -6,138 +6,27 @@ how a run computes may change, others are refused.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from pydantic import TypeAdapter
 
-from pygan import devices
 from pygan.checkpoint import write_json
 from pygan.config import Run
-from pygan.context import Context
 from pygan.data import formats
-from pygan.data.pictures import Fit
 from pygan.data.raw_digest import raw_digest
 from pygan.data.sources import folder
 from pygan.errors import ConfigError, DataError, MissingInput
+from pygan.folder_bank import bank_for
 from pygan.folder_pictures import choose_resolution, prepared
+from pygan.folder_settings import DEFAULTS, MAY_CHANGE, Place, Settings
 from pygan.recipes import FEW, Recipe, budget, recipe
 from pygan.sampling import snapshot_path
-from pygan.spec import load_spec
 from pygan.training.init_from import read_snapshot
 from pygan.wording import number_of
 
 Say = Callable[[str], None]
-
-PACKAGED_BANK = (("efficientnet_lite0", 48), ("open_nsfw", 64), ("mtcnn_onet", None))
-"""Networks of `pygan assets install` and the side at which they see small pictures; None: they have their own side.
-MobileNetV2 is none of them, because it measures the result."""
-PUBLISHED_BANK = (
-    {"kind": "swin", "mean": "clip"},
-    {"kind": "clip_vit"},
-    {"kind": "dino_vit", "mean": "clip"},
-    {"kind": "vgg16"},
-    {"kind": "swin", "training": "ade20k"},
-    {"kind": "swin", "training": "coco"},
-)
-"""The published bank without its two networks for faces."""
-_LARGEST_VIEW = 224
-"""Side at which packaged networks see large pictures, pixels: that of most published networks."""
-_MAY_CHANGE = ("device", "processes", "threads")
-"""Settings that say how a run computes, not what."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the command line says; a run keeps the settings it was started with."""
-
-    pictures: Path
-    """Folder or zip, one class per sub-folder or none."""
-    out: Path
-    """Folder of the run."""
-    fit: Fit = "crop"
-    """How a picture becomes square."""
-    resolution: int | None = None
-    """Side of the pictures, pixels; None: by their sizes."""
-    recipe: str | None = None
-    """One of `pygan.recipes.RECIPES`; None: by their number."""
-    kimg: float | None = None
-    """Real pictures shown in all, thousands; None: the recipe's."""
-    seed: int = 0
-    """Of the initialization and everything after."""
-    device: str | None = None
-    """`cpu`, `cuda` or `cuda:N`; None: the first GPU where there is one."""
-    processes: int = 1
-    """Processes that train together, one per GPU where there are GPUs."""
-    threads: int | None = None
-    """Of the processor, in each process; None: as many as PyTorch takes, shared among the processes."""
-    batch: int | None = None
-    """Real pictures per step, of all processes together; None: the recipe's."""
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Of the forward passes; None: the recipe's."""
-    mirror: bool = False
-    """Show every other training picture flipped from left to right, drawn anew each time."""
-    skip_bad: bool = False
-    """Leave unreadable pictures out instead of stopping."""
-    allow_upscale: bool = False
-    """Enlarge pictures that are smaller than the resolution."""
-    init_from: Path | None = None
-    """Snapshot, or folder of a training, whose networks this one begins with as far as they fit; None: as drawn."""
-
-    def plain(self) -> dict[str, Any]:
-        """Return the settings ready for JSON, without `out`, by the names of the command line."""
-        values = asdict(self) | {"pictures": str(self.pictures.resolve())}
-        values["init_from"] = None if self.init_from is None else str(self.init_from.resolve())
-        return {name.replace("_", "-"): value for name, value in values.items() if name != "out"}
-
-
-_DEFAULTS = {field.name.replace("_", "-"): field.default for field in fields(Settings)}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run computes."""
-
-    device: torch.device
-    why: str
-    """The reason, as the part of a sentence."""
-    processes: int
-
-    def __str__(self) -> str:
-        where = {"cpu": "the CPU", "cuda": "the GPU"}[self.device.type]
-        if self.device.type == "cuda":
-            where += f" {torch.cuda.get_device_name(self.device)}"
-        many = "" if self.processes == 1 else f", {self.processes} processes"
-        if many and self.device.type == "cuda":
-            many += " with one GPU each"
-        return f"device: {where} trains ({self.why}){many}"
-
-
-def place(settings: Settings) -> Place:
-    """Return where a run of these settings computes.
-
-    Raises:
-        ConfigError: no such device, fewer GPUs than processes, or settings that the device does not have.
-    """
-    device, why = devices.choose(settings.device)
-    count = settings.processes
-    if count > 1 and device.type == "cuda":
-        gpus = torch.cuda.device_count()
-        if settings.device not in (None, "cuda"):
-            raise ConfigError(f"--device: got {settings.device}, but {count} processes have a GPU each: expected cuda")
-        if gpus < count:
-            raise ConfigError(
-                f"--processes: got {count}, expected at most {gpus}, because a process has a GPU of its own "
-                f"({devices.visible_gpus().why}); --device cpu trains on the CPU"
-            )
-    if settings.precision == "fp16" and device.type == "cpu":
-        raise ConfigError(f"--precision: got fp16, expected fp32 or bf16 on the CPU, which trains ({why})")
-    if settings.batch is not None and settings.batch % count:
-        raise ConfigError(f"--batch: got {settings.batch}, expected a multiple of the {count} processes")
-    return Place(device, why, count)
-
 
 # The plan of a run that was started
 
@@ -194,8 +83,8 @@ def _ends_at(record: Path, config: dict[str, Any]) -> bool:
 def _check_same(settings: Settings, plan: dict[str, Any]) -> None:
     """Check what may not change; a setting that an older plan lacks counts as its default."""
     for name, value in settings.plain().items():
-        before = plan["settings"].get(name, _DEFAULTS[name])
-        if value != before and name not in _MAY_CHANGE and not (name == "kimg" and value is not None):
+        before = plan["settings"].get(name, DEFAULTS[name])
+        if value != before and name not in MAY_CHANGE and not (name == "kimg" and value is not None):
             option = "pictures" if name == "pictures" else f"--{name}"
             again = f"with {before}; give it again" if before else "without it; leave it out"
             raise ConfigError(f"{option}: got {value}, but {settings.out} was started {again}, or name another --out")
@@ -213,14 +102,14 @@ def _continued(settings: Settings, plan: dict[str, Any]) -> tuple[dict[str, Any]
     """Return the plan with what these settings change, and what there is to say about it."""
     notes = []
     now = settings.plain()
-    for name in _MAY_CHANGE:
-        before = plan["settings"].get(name, _DEFAULTS[name])
+    for name in MAY_CHANGE:
+        before = plan["settings"].get(name, DEFAULTS[name])
         if now[name] != before:
             notes.append(
                 f"--{name} was {before} and is {now[name]} now: sums may round differently, so the result may have "
                 "other bits than that of a run which kept it"
             )
-    changed = {name: now[name] for name in _MAY_CHANGE if now[name] != plan["settings"].get(name, _DEFAULTS[name])}
+    changed = {name: now[name] for name in MAY_CHANGE if now[name] != plan["settings"].get(name, DEFAULTS[name])}
     plan = {**plan, "settings": plan["settings"] | changed}
     if settings.kimg is not None and settings.kimg != plan["settings"]["kimg"]:
         plan = _longer(settings, plan)
@@ -279,7 +168,7 @@ def _first_plan(settings: Settings, where: Place) -> dict[str, Any]:
     resolution, why = choose_resolution(found.sizes, fit=settings.fit, asked=settings.resolution, device=kind)
     if source and settings.resolution is None:
         resolution, why = source["context"]["resolution"], "that of --init-from"
-    bank, which = _bank(resolution) if early.before else ((), "")
+    bank, which = bank_for(resolution) if early.before else ((), "")
     chosen_pictures = {name: getattr(settings, name) for name in ("fit", "allow_upscale", "skip_bad")}
     manifest = prepared(settings.pictures, settings.out, resolution=resolution, found=found, **chosen_pictures)
     chosen = _recipe(settings, where, manifest, resolution, source)
@@ -437,38 +326,6 @@ def _of_pictures(settings: Settings, manifest: dict[str, Any], others: Sequence[
         f"{number_of(manifest['duplicates'], 'duplicate')}, {number_of(len(others), 'other file')} left alone"
     )
     return "\n  ".join([line, *formats.left_out(others)])
-
-
-# Networks of others
-
-
-def _bank(resolution: int) -> tuple[tuple[dict[str, Any], ...], str]:
-    """Return the bank of a vision-aided run and why: published networks whose weights are here, or packaged ones.
-
-    Raises:
-        MissingInput: a packaged network is not installed.
-    """
-    published = tuple(dict(entry) for entry in PUBLISHED_BANK if _is_here(entry))
-    if len(published) >= 3:
-        left = len(PUBLISHED_BANK) - len(published)
-        return published, f"published networks whose weights are here ({left} are not; none for faces)"
-    view = min(resolution, _LARGEST_VIEW)
-    packaged = tuple(
-        {"kind": kind} | ({} if least is None else {"resolution": max(least, view)}) for kind, least in PACKAGED_BANK
-    )
-    for entry in packaged:
-        load_spec("pygan.features", entry, "bank").build(Context(resolution=resolution))
-    kinds = ", ".join(entry["kind"] for entry in packaged)
-    return packaged, f"{kinds}, which are packaged; published with Swin, CLIP, DINO and VGG (`pygan weights`)"
-
-
-def _is_here(entry: dict[str, Any]) -> bool:
-    """Whether a network can be built: its weights and the package of its architecture are here."""
-    try:
-        load_spec("pygan.features", dict(entry), "bank").build(Context(resolution=0))
-    except MissingInput:
-        return False
-    return True
 
 
 def _source(path: Path) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from pygan.checkpoint import read_tensors, write_json
 from pygan.data.manifest import open_split, read_manifest
 from pygan.errors import PyganError, Stopped, TryAgain
 from pygan.features.frozen import as_chosen
-from pygan.folder_plan import Place, Say, is_trained
+from pygan.folder_plan import Say, is_trained
+from pygan.folder_settings import Place
 from pygan.lock import held
 from pygan.spec import parse
 from pygan.training.assemble import assemble

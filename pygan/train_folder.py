@@ -28,7 +28,8 @@ from pygan.data.store import Store
 from pygan.environment import environment
 from pygan.errors import ConfigError, Stopped
 from pygan.features.frozen import FrozenNetwork
-from pygan.folder_plan import Place, Say, Settings, is_finished, place, planned
+from pygan.folder_plan import Say, is_finished, planned
+from pygan.folder_settings import Place, Settings, place
 from pygan.folder_training import Stage, stages, train_stage
 from pygan.folder_verdict import verdict
 from pygan.lock import held

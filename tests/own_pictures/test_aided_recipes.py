@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from tiny_runs import interrupt_at
 
-from pygan import assets, folder_plan, folder_training, train_folder, weights
+from pygan import assets, folder_bank, folder_training, train_folder, weights
 from pygan.checkpoint import read_tensors
 from pygan.errors import MissingInput, PyganError, Stopped
-from pygan.folder_plan import Settings
+from pygan.folder_settings import Settings
 from pygan.recipes import AIDED_STAGES, recipe
 
 FOLDERS = ("stages/models_0", "stages/models_1", "stages/models_2", ".")
@@ -133,7 +133,7 @@ def test_a_packaged_network_that_is_missing_stops_it_before_pictures_are_prepare
 
 def test_published_networks_are_taken_where_their_weights_are(bank, tmp_path, monkeypatch):
     monkeypatch.setenv(weights.FOLDER, str(tmp_path))
-    packaged, why = folder_plan._bank(64)
+    packaged, why = folder_bank.bank_for(64)
     assert packaged == (
         {"kind": "efficientnet_lite0", "resolution": 64},
         {"kind": "open_nsfw", "resolution": 64},
@@ -141,11 +141,11 @@ def test_published_networks_are_taken_where_their_weights_are(bank, tmp_path, mo
     )
     assert "packaged" in why
     here = [{"kind": "swin", "mean": "clip"}, {"kind": "vgg16"}, {"kind": "clip_vit"}]
-    monkeypatch.setattr(folder_plan, "_is_here", lambda entry: entry in here)
-    published, why = folder_plan._bank(64)
+    monkeypatch.setattr(folder_bank, "_is_here", lambda entry: entry in here)
+    published, why = folder_bank.bank_for(64)
     assert sorted(entry["kind"] for entry in published) == ["clip_vit", "swin", "vgg16"] and "(3 are not" in why
 
 
 def test_a_judge_is_no_player():
-    assert train_folder.JUDGE["kind"] not in {kind for kind, _ in folder_plan.PACKAGED_BANK}
+    assert train_folder.JUDGE["kind"] not in {kind for kind, _ in folder_bank.PACKAGED_BANK}
     assert issubclass(MissingInput, PyganError)

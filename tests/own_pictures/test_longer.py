@@ -12,7 +12,7 @@ import pygan
 from pygan import folder_plan, folder_training, train_folder
 from pygan.checkpoint import read_tensors
 from pygan.errors import ConfigError, MissingInput, Stopped
-from pygan.folder_plan import Settings
+from pygan.folder_settings import Settings
 
 LAST = "snapshots/000000256.safetensors"
 RECORDS = ("selected.json", "samples.png", "metrics.json", "run.json")

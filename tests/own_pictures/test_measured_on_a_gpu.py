@@ -11,7 +11,7 @@ from pygan import assets, train_folder
 from pygan.bank import Choice, choose
 from pygan.data.manifest import open_split
 from pygan.errors import MissingInput
-from pygan.folder_plan import Settings
+from pygan.folder_settings import Settings
 from pygan.sampling import load_generator
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a real GPU is there")

@@ -17,7 +17,7 @@ from tiny_runs import KIMG
 from pygan import train_folder
 from pygan.checkpoint import read_tensors
 from pygan.errors import ConfigError, Stopped, TryAgain
-from pygan.folder_plan import Settings, place
+from pygan.folder_settings import Settings, place
 from pygan.lock import held
 
 LAST = "snapshots/000000128.safetensors"

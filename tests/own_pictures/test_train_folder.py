@@ -21,7 +21,7 @@ from pygan.checkpoint import read_tensors, write_tensors
 from pygan.cli import app
 from pygan.data.manifest import read_manifest
 from pygan.errors import ConfigError, DataError, MissingInput, PyganError, Stopped
-from pygan.folder_plan import Settings
+from pygan.folder_settings import Settings
 from pygan.lock import held
 from pygan.wording import duration
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pygan import folder_training
-from pygan.folder_plan import Place
+from pygan.folder_settings import Place
 
 KIMG = 0.128
 """Four steps of 32."""
