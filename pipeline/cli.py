@@ -203,7 +203,7 @@ def fingerprint(spec: dict[str, Any], inputs: dict[str, list[Path]], **settings:
     An LMDB store counts by its size alone: its content stands in the manifest, which is an input beside it. A folder
     counts with the files in it.
     """
-    contents = {name: [_content(path) for path in paths] for name, paths in inputs.items()}
+    contents = {name: list(map(_content, paths)) for name, paths in inputs.items()}
     text = provenance.canonical({"spec": spec, "inputs": contents, "settings": settings})
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 

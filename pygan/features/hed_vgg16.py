@@ -35,10 +35,9 @@ class HedVgg16(FrozenNetwork):
     def __init__(self, name: str, resolution: int, taps: tuple[str, ...] | None) -> None:
         mean = (122.67892, 116.66877, 104.00699)
         super().__init__(name, resolution=resolution, mean=mean, std=(1.0, 1.0, 1.0), taps=taps)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(nn.Conv2d(c_in, c_out, 3, padding=1) for c_in, c_out in pairwise(widths))
-            for widths in _BLOCKS
-        )
+        self.blocks = nn.ModuleList()
+        for widths in _BLOCKS:
+            self.blocks.append(nn.ModuleList(nn.Conv2d(c_in, c_out, 3, padding=1) for c_in, c_out in pairwise(widths)))
 
     def _walk(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         means = []

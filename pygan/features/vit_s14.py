@@ -67,11 +67,11 @@ def _state(path: Path) -> dict[str, Tensor]:
 
     graph = onnx.load(path).graph
     tensors = {tensor.name: torch.tensor(to_array(tensor)) for tensor in graph.initializer}
-    dense = {
-        node.name.removeprefix("/backbone/encoder/"): next(tensors[name] for name in node.input if name in tensors).T
-        for node in graph.node
-        if node.op_type == "MatMul" and any(name in tensors for name in node.input)
-    }
+    dense = {}
+    for node in graph.node:
+        factors = [tensors[name] for name in node.input if name in tensors]
+        if node.op_type == "MatMul" and factors:
+            dense[node.name.removeprefix("/backbone/encoder/")] = factors[0].T
     embeddings = "backbone.embeddings"
     (token,) = (t for name, t in tensors.items() if name.startswith("onnx::Concat") and t.shape == (1, 1, 384))
     (grid,) = (t for t in tensors.values() if t.shape == (1, 37**2, 384))

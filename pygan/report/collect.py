@@ -172,17 +172,7 @@ def _evaluation(path: Path) -> Evaluation:
     seed = record.get("seed")
     if subject == "run" and (run is None or seed is None):
         raise ValueError(f"{path}: the metrics of a run need the keys 'run' and 'seed'")
-    metrics = {
-        name: Measured(
-            value=_number(_get(entry, "value", path, f"metrics.{name}."), path, f"metrics.{name}.value"),
-            interval=tuple(entry["interval"]) if entry.get("interval") else None,
-            protocol=str(_get(entry, "protocol", path, f"metrics.{name}.")),
-            classes=entry.get("classes"),
-            record=entry.get("record") or {},
-            beside={key: entry[key] for key in BESIDE if key in entry},
-        )
-        for name, entry in _get(record, "metrics", path).items()
-    }
+    metrics = {name: _measured(name, entry, path) for name, entry in _get(record, "metrics", path).items()}
     return Evaluation(
         path=path,
         subject=subject,
@@ -195,6 +185,19 @@ def _evaluation(path: Path) -> Evaluation:
         metrics=metrics,
         protocol=_get(record, "protocol", path),
         device=(record.get("device") or {}).get("type"),
+    )
+
+
+def _measured(name: str, entry: Mapping[str, Any], path: Path) -> Measured:
+    """Return one number of a `metrics.json`."""
+    key = f"metrics.{name}."
+    return Measured(
+        value=_number(_get(entry, "value", path, key), path, f"{key}value"),
+        interval=tuple(entry["interval"]) if entry.get("interval") else None,
+        protocol=str(_get(entry, "protocol", path, key)),
+        classes=entry.get("classes"),
+        record=entry.get("record") or {},
+        beside={name: entry[name] for name in BESIDE if name in entry},
     )
 
 

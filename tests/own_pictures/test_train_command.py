@@ -143,6 +143,18 @@ def test_processes_that_ended_without_an_answer(run, judged, monkeypatch, tmp_pa
     assert code == 75 and "the processes of the training ended with exit code 1; the same command continues" in words
 
 
+def test_a_stop_in_the_last_step_of_several_processes(run, judged, monkeypatch, tmp_path):
+    """The processes end as trained, and measuring waits for the same command."""
+    processes = tmp_path / "processes"
+    trained = f"""echo '{{"nimg": 128}}' > {tmp_path}/run/trained.json"""
+    processes.write_text(f"#!/bin/sh\n{trained}\nsleep 0.5\nkill -INT $PPID\nsleep 0.5\n")
+    processes.chmod(0o755)
+    monkeypatch.setattr(folder_training.sys, "executable", str(processes))
+    code, words = run("--processes", "2", "--device", "cpu")
+    assert code == 75 and "trained to its end, then stopped by a signal" in words and "error" not in words
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
 def test_what_was_asked_for_is_in_the_plan(run, judged, tmp_path, monkeypatch):
     monkeypatch.setattr(train_folder, "train_stage", lambda *args: (_ for _ in ()).throw(MissingInput("enough")))
     code, _ = run("--mirror", "--batch", "16", "--precision", "bf16", "--device", "cpu")

@@ -160,11 +160,11 @@ class _Root:
         """Relative POSIX paths of all files, in no order."""
         path = Path(self.path)
         if path.is_dir():
-            return [
-                file.relative_to(path).as_posix()
-                for folder, _, files in os.walk(path)
-                for file in (Path(folder, name) for name in files)
-            ]
+            found = []
+            for folder, _, files in os.walk(path):
+                inside = Path(folder).relative_to(path)
+                found += [(inside / name).as_posix() for name in files]
+            return found
         if path.exists():
             members = dict.fromkeys(_archive(self.path, os.getpid()).namelist())
             return [name for name in members if not name.endswith("/")]
@@ -269,7 +269,8 @@ def _labels_from_folders(path: str, names: list[str], own_splits: bool) -> tuple
 def _labels_from_file(path: Path, names: list[str]) -> tuple[tuple[str, ...], dict[str, int]]:
     """Class names and the label of each file, from a csv or json file."""
     rows = _label_rows(path)
-    twice = [name for name, count in Counter(name for name, _ in rows).items() if count > 1]
+    counts = Counter(name for name, _ in rows)
+    twice = [name for name, count in counts.items() if count > 1]
     if twice:
         raise DataError(f"{path}: {_some(twice)} are listed more than once")
     given = dict(rows)
