@@ -17,7 +17,7 @@ from pygan.data.store import Store
 from pygan.data.subset import parse_subset, select
 from pygan.features.frozen import FrozenNetwork
 from pygan.features.probe import SEPARABLE, linear_probe, rank
-from pygan.sampling import sample, to_float
+from pygan.sampling import device_of, sample, to_float
 from pygan.spec import load_spec
 
 
@@ -72,8 +72,7 @@ def choose(
     wanted = None if subset is None else parse_subset(subset)
     real = torch.from_numpy(store.read(select(store.labels, wanted, seed)[: choice.n_images]))
     gen = sample(G, len(real), seed=seed, stream="probe")
-    device = next((parameter.device for parameter in G.parameters()), torch.device("cpu"))
-    ctx = Context(resolution=store.resolution, seed=seed, device=device)
+    ctx = Context(resolution=store.resolution, seed=seed, device=device_of(G) or torch.device("cpu"))
     results = {}
     with tqdm(specs.items(), desc="probe", disable=None) as bar:
         for name, (values, entry) in bar:

@@ -151,8 +151,11 @@ def choose(asked: str | None = None) -> tuple["torch.device", str]:
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked is None and gpus:
+        return torch.device("cuda", 0), visible_gpus().why
     if asked is None:
-        return torch.device("cuda", 0) if gpus else torch.device("cpu"), visible_gpus().why
+        visible = visible_gpus()
+        return torch.device("cpu"), f"PyTorch cannot use {visible.why}" if visible.ids else visible.why
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", asked)
     if match is None:
         raise ConfigError(f"device: got {asked!r}, expected cpu, cuda or cuda:N")

@@ -140,7 +140,7 @@ def samples(
     Raises:
         TryAgain: memory is short for a single picture too.
     """
-    device = _device_of(G)
+    device = device_of(G)
 
     def part(index: Tensor) -> Tensor:
         index = index.to(device)
@@ -155,7 +155,7 @@ def samples(
     yield from in_batches(part, n, batch)
 
 
-def _device_of(G: nn.Module) -> torch.device | None:
+def device_of(G: nn.Module) -> torch.device | None:
     """Return where the parameters of a network are; None where it has none."""
     return next((p.device for p in G.parameters()), None)
 
@@ -207,7 +207,7 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the parameters of `G` are, and so where pictures are computed."""
-        return _device_of(self.G) or torch.device("cpu")
+        return device_of(self.G) or torch.device("cpu")
 
     @property
     def denoiser(self) -> Any:

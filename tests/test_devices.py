@@ -141,6 +141,13 @@ def test_without_a_gpu_the_cpu_is_taken():
         choose("cuda:1")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_a_gpu_that_pytorch_cannot_use_is_named(smi):
+    """The driver is too old for this PyTorch, for example: the CPU trains, and not without a word."""
+    smi(listing(2))
+    assert choose() == (torch.device("cpu"), "PyTorch cannot use 2 GPUs")
+
+
 @pytest.mark.parametrize("asked", ["gpu", "cuda:", "cuda:x", "mps", ""])
 def test_unknown_devices_are_refused(asked):
     with pytest.raises(ConfigError, match="expected cpu, cuda or cuda:N"):

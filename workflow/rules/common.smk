@@ -16,7 +16,8 @@ os.environ.update(
 from pygan.devices import visible_gpus
 
 # How many GPUs the study may use on this machine: those that are visible, unless `--resources gpu=N` says otherwise.
-# A cluster, which has a number of jobs (`--jobs`), grants them job by job. Which executor it is comes up later.
+# A cluster, which has a number of jobs (`--jobs`), grants them job by job. Snakemake
+# chooses the executor after this file is read, so the number of jobs has to tell.
 GPUS = None
 if workflow.is_main_process and workflow.resource_settings.nodes is None:
     if "gpu" not in workflow.global_resources:

@@ -153,8 +153,8 @@ class _Root:
 
     def others(self) -> list[str]:
         """Relative POSIX paths of the other files, sorted, hidden ones left out."""
-        pictures = set(self.names())
-        return sorted(name for name in self.files() if name not in pictures and not _is_hidden(name))
+        readable = formats.readable()
+        return sorted(name for name in self.files() if not (self._is_picture(name, readable) or _is_hidden(name)))
 
     def files(self) -> list[str]:
         """Relative POSIX paths of all files, in no order."""
