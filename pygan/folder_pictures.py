@@ -104,7 +104,6 @@ def prepared(
         source,
         out / "data",
         resolution=resolution,
-        codec="raw",
         workers=os.cpu_count() or 1,
         accepting=accepting,
     )

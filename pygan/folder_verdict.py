@@ -14,13 +14,13 @@ def verdict(
     """Return sentences about a result: is it good, does it copy, and what to do next.
 
     Args:
-        record: the content of `metrics.json`.
+        record: the content of `metrics.json`; that of an earlier version does not count copies.
         scores: image count -> distance to the validation pictures of every snapshot that competed.
         kimg: thousand pictures that were shown in all.
         usual_kimg: as many as the recipe shows; None: a plan of an earlier version does not say.
         mirrored: whether training pictures were mirrored.
     """
-    copied = _copied(record["copies"])
+    copied = _copied(record.get("copies", {}))
     improving = _improving({int(nimg): score for nimg, score in scores.items()}, 1000 * kimg)
     longer = f"the same command with --kimg {_round_up(max(2 * kimg, usual_kimg or 0))}"
     mirror = "" if mirrored else ", or --mirror with a new --out where flipped pictures are right"

@@ -50,6 +50,13 @@ def test_the_length_of_an_older_plan_is_not_guessed():
     assert "no longer" not in words and "train longer" in words
 
 
+def test_a_record_of_an_earlier_version_has_words_too():
+    older = record()
+    del older["copies"]
+    words = verdict(older, SETTLED, kimg=100.0, usual_kimg=None, mirrored=False)
+    assert words and not any("copies" in line for line in words)
+
+
 def test_copies_are_those_of_generated_pictures_and_no_good_result():
     share = {"value": 0.55, "generated": 0.9, "held_out": 0.35, "interval": [0.4, 0.7]}
     words = said(interval=(0.0, 0.1), copies={"memorized_mobilenet_v2": share})
